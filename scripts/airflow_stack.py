@@ -344,10 +344,7 @@ class AirflowStack:
 
     def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 120.0) -> str:
         """Wait for a run to end; returns "success" or "failed"."""
-        state = ""
-        for state, _ in self.watch(dag_id, run_id, timeout):
-            pass
-        return state
+        return [state for state, _ in self.watch(dag_id, run_id, timeout)][-1]
 
     def xcom(
         self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1, key: str = "return_value"
