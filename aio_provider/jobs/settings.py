@@ -1,4 +1,4 @@
-"""Where the key, the address, the ledger and the limit come from outside Airflow: arguments, then environment."""
+"""Where key, address, ledger and limit come from outside Airflow: arguments, then the environment."""
 
 from __future__ import annotations
 
