@@ -19,7 +19,7 @@ $(error Python 3.11, 3.12 or 3.13 is needed$(if $(PYTHON_VERSION), but $(PYTHON)
 endif
 STAMP := .venv/.installed-$(PYTHON_VERSION)
 EXTRAS := airflow,cli,fast,postgres,redis,s3,sandbox
-# Dependency groups need pip 25.1 or newer; the build tools come from the constraints like all the rest.
+# Dependency groups need pip 25.1 or newer.
 PIP := pip==26.3
 BUILD_TOOLS := --group build
 
@@ -107,8 +107,7 @@ $(PLAIN_STAMP): $(STAMP)
 $(STAMP_211): pyproject.toml $(CONSTRAINTS_211)
 	@echo "Installing into $(VENV_211) (Python $(PYTHON_211_VERSION)); this takes a minute or two, once."
 	$(call create_venv,$(VENV_211),$(PYTHON_211),$(PYTHON_211_VERSION))
-	@$(VENV_211)/bin/python -m pip install -q -c $(CONSTRAINTS_211) $(BUILD_TOOLS)
-	@$(VENV_211)/bin/python -m pip install -q -c $(CONSTRAINTS_211) --no-build-isolation --group test -e '.[$(EXTRAS)]'
+	@$(VENV_211)/bin/python -m pip install -q -c $(CONSTRAINTS_211) --group test -e '.[$(EXTRAS)]'
 	@touch $@
 
 .PHONY: constraints
@@ -119,7 +118,7 @@ constraints: $(STAMP) ## resolve the newest versions anew and pin them in constr
 	    --python-version $$version --no-annotate --no-header -o constraints/$$version.txt; \
 	done
 	@for version in 3.11 3.12; do \
-	  .venvs/uv/bin/uv pip compile -q --upgrade pyproject.toml --all-extras --group test --group build \
+	  .venvs/uv/bin/uv pip compile -q --upgrade pyproject.toml --all-extras --group test \
 	    --override constraints/airflow-2.11.in --python-version $$version --no-annotate --no-header \
 	    -o constraints/airflow-2.11-py$$version.txt; \
 	done
