@@ -1,0 +1,94 @@
+"""What a request will cost, in credits, from the published price rules; pure, and plain about what is unknown.
+
+Some models publish one figure, some a range, some nothing. The rules are in ``catalog.json`` beside the
+models. Decided here where the documentation leaves it open:
+
+- A price published *per image* is multiplied by ``num_images`` (Imagen). One published *per call* is not, but
+  the high figure allows for it (Kling Image).
+- Kling 3.0 publishes 120 to 1200 and one point (std, 5 s, sound: 300). A rate per second fits the published
+  end points; it is inferred, so it only sets ``likely``.
+- Speech is 28 credits per 1000 characters and no rounding is stated: low is pro rata rounded down, likely is
+  rounded up, high counts each started thousand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from aio_provider.api.catalog import effective, load_catalog, matches
+from aio_provider.api.requests import GenerationRequest
+
+
+@dataclass(frozen=True)
+class CreditRange:
+    """An estimate in credits.
+
+    :param low: the least it can cost.
+    :param likely: the best single guess; None when there is no ground for one.
+    :param high: the most it can cost; None when no bound is published.
+    :param source: ``published`` price rules, ``learned`` from past tasks, or ``unknown``.
+    :param note: what the figures rest on, where that is not plain.
+    """
+
+    low: float
+    likely: float | None
+    high: float | None
+    source: Literal["published", "learned", "unknown"] = "published"
+    note: str = ""
+
+
+def price(request: GenerationRequest) -> CreditRange:
+    """The published price of one request; ``source`` is ``unknown`` where nothing is published."""
+    catalog = load_catalog()
+    if request.kind == "custom":
+        route = catalog.route(request.endpoint)
+        rules, specs = (route.price, route.params) if route else (None, {})
+    else:
+        model = catalog.model_for(request.kind, request.model)
+        specs = catalog.params(request.kind, model)
+        rules = model.price if model else None
+    if not rules:
+        return CreditRange(0, None, None, "unknown", "no price is published")
+    if "per_thousand_characters" in rules:
+        return _per_thousand(rules, request.params)
+    values = effective(request.params, specs, request.model)
+    rule = next((r for r in rules["rules"] if matches(r.get("when", {}), values)), None)
+    if rule is None:
+        return CreditRange(0, None, None, "unknown", "no price is published for these settings")
+    return _apply(rule, rules, values)
+
+
+def _apply(rule: Mapping[str, Any], rules: Mapping[str, Any], values: Mapping[str, Any]) -> CreditRange:
+    fixed = rule.get("credits")
+    low, likely, high = rule.get("min", fixed), rule.get("likely", fixed), rule.get("max", fixed)
+    per = rule.get("likely_per")
+    if per:
+        guess = per["credits"] * values[per["field"]]
+        likely = min(max(guess, low), high)
+    each = _count(rules.get("times"), values)
+    most = each * _count(rules.get("up_to_times"), values)
+    return CreditRange(
+        low=low * each,
+        likely=None if likely is None else likely * each,
+        high=None if high is None else high * most,
+        note=rule.get("note") or rules.get("note", ""),
+    )
+
+
+def _count(field: str | None, values: Mapping[str, Any]) -> float:
+    return values.get(field, 1) if field else 1
+
+
+def _per_thousand(rules: Mapping[str, Any], params: Mapping[str, Any]) -> CreditRange:
+    rate = rules["per_thousand_characters"]
+    characters = sum(len(line.get("text", "")) for line in params.get("dialogue", ()))
+    exact = rate * characters / 1000
+    return CreditRange(
+        low=math.floor(exact),
+        likely=max(1, math.ceil(exact)),
+        high=rate * max(1, math.ceil(characters / 1000)),
+        note=rules.get("note", ""),
+    )
