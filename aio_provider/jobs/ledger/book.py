@@ -1,0 +1,274 @@
+"""The ledger itself: its public verbs over a database."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from aio_provider.jobs.ledger import planning, verbs
+from aio_provider.jobs.ledger.errors import LedgerStateError, LedgerUnavailableError
+from aio_provider.jobs.ledger.model import Entry, Finished, JobState
+from aio_provider.jobs.ledger.planning import OnUnknown, Policy, chunks
+from aio_provider.jobs.ledger.schema import LABEL_COLUMNS, entry_of, jobs
+from aio_provider.jobs.ledger.store import BUSY_SECONDS, Store
+
+if TYPE_CHECKING:
+    from aio_provider.jobs.job import Job
+
+#: How long an intent is believed in without a sign of life from its owner, seconds. Longer than a request may
+#: take (60 s by default); owners renew it three times over that time.
+LEASE_SECONDS = 120.0
+
+
+class Ledger:
+    """The record of every job: what was intended, accepted, paid. Thread-safe; one instance a database.
+
+    ``plan`` jobs, ``intend`` those to submit (commits before the POST), then ``accept`` / ``release`` / ``hold`` by
+    what the service answered, and ``finish`` with the result. Every verb takes a batch and commits it at once.
+    Where an item is not allowed, the others are committed all the same and the error names it.
+
+    Errors of every method: :class:`~.errors.LedgerUnavailableError` when the database cannot be used.
+    """
+
+    def __init__(self, store: Store, *, lease_seconds: float = LEASE_SECONDS, store_requests: bool = False) -> None:
+        self.store = store
+        self.lease = timedelta(seconds=lease_seconds)
+        self.store_requests = store_requests
+
+    @classmethod
+    def open(
+        cls,
+        target: str | Path | None = None,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        store_requests: bool = False,
+        busy_seconds: float = BUSY_SECONDS,
+        clock: Callable[[], datetime] | None = None,
+    ) -> Ledger:
+        """Open a ledger, creating it or bringing its tables up to date.
+
+        :param target: a path, ``sqlite:///path``, ``postgresql://user:password@host/database``, ``":memory:"``, or None
+            for ``$AIO_LEDGER``, else one file a user in the platform's data folder.
+        :param lease_seconds: how long an intent stands without a sign of life from its owner.
+        :param store_requests: keep whole requests (prompts!) in the ledger; off, only their fingerprint is kept.
+        :param busy_seconds: how long to wait for a lock held by another process (SQLite).
+        :param clock: stands in for the database's clock, in tests.
+        :raises ConfigurationError: when ``target`` makes no sense or the driver is missing.
+        :raises LedgerUnavailableError: when the database cannot be opened or written.
+        :raises LedgerVersionError: when a newer version of this package has written it.
+        """
+        store = Store(target, clock=clock, busy_seconds=busy_seconds)
+        return cls(store, lease_seconds=lease_seconds, store_requests=store_requests)
+
+    def close(self) -> None:
+        """Close the database's connections."""
+        self.store.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Ledger {self.url}>"
+
+    @property
+    def url(self) -> str:
+        """Where the ledger is, without any password."""
+        return self.store.url
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it is on a database server, so that several machines share it."""
+        return not self.store.is_sqlite
+
+    # -- before the POST --------------------------------------------------------------------------------
+
+    def plan(
+        self,
+        jobs: Iterable[Job],
+        *,
+        owner: str,
+        retry_failed: bool = False,
+        on_unknown: OnUnknown = "hold",
+        scope: str = "",
+    ) -> list[Entry]:
+        """Put jobs into the book and say how each stands, in their order.
+
+        New jobs are ``planned``. Jobs in the book stay as they are, except: ``failed`` ones under ``retry_failed``,
+        ``unknown`` ones under ``on_unknown="resubmit"`` and ended ones whose request has changed are ``planned``
+        anew (the old attempt stays on record); an intent whose owner is gone becomes ``unknown``.
+
+        :param owner: this run, see :func:`~.owners.new_owner`.
+        :param scope: the service's base URL, for the book.
+        :raises JobConflictError: when a key comes with a different request while its job is open; ``keys`` names
+            them all. Found before anything is written.
+        """
+        policy = Policy(owner, retry_failed, on_unknown, scope, self.store_requests)
+        return planning.plan(self.store, jobs, policy)
+
+    def intend(self, keys: Iterable[str | Entry], *, owner: str) -> set[str]:
+        """Write down that these jobs are about to be submitted. Committed when this returns.
+
+        :param keys: job keys, or the entries ``plan`` gave (then the claim holds for that very request only).
+        :returns: the keys this owner won; the rest were taken by another, or are no longer ``planned``.
+        :raises LedgerUnavailableError: also when the disk is nearly full, so that accepted ids still find room.
+        """
+        claims = [claim(key, owner) for key in keys]
+        self.store.require_room()
+        won, verdicts = self._run(lambda conn, now: verbs.intend(conn, claims, now=now, lease=self.lease))
+        raise_any(verdicts)
+        return {item.key for item, wins in zip(claims, won, strict=True) if wins}
+
+    # -- after the POST ---------------------------------------------------------------------------------
+
+    def accept(self, accepted: Iterable[tuple[str, str]], *, owner: str | None = None) -> None:
+        """The service took these jobs: ``(key, task_id)`` pairs. Say this right after the answer.
+
+        :param owner: who intended them; lets an answer that comes late find its own attempt.
+        :raises LedgerStateError: when a job was not intended; the id is kept in the book all the same.
+        :raises LedgerUnavailableError: with the ids that could not be written in its message.
+        """
+        items = [verbs.Accepted(key, task_id, owner) for key, task_id in accepted]
+        try:
+            raise_any(self._run(lambda conn, now: verbs.accept(conn, items, now=now)))
+        except LedgerUnavailableError as error:
+            raise unrecorded(error, items) from error
+
+    def release(self, keys: Iterable[str], *, owner: str | None = None) -> None:
+        """The service certainly did not take these (429, 402, never connected): ``planned`` again."""
+        items = [verbs.Released(key, owner) for key in keys]
+        raise_any(self._run(lambda conn, now: verbs.release(conn, items, now=now)))
+
+    def hold(self, held: Iterable[tuple[str, str | BaseException]], *, owner: str | None = None) -> None:
+        """Nobody knows whether these were taken: ``unknown``, with the error that left it open."""
+        items = [held_item(key, error, owner) for key, error in held]
+        raise_any(self._run(lambda conn, now: verbs.hold(conn, items, now=now)))
+
+    def finish(self, results: Iterable[Finished], *, owner: str | None = None) -> None:
+        """Record how jobs ended. Saying the same twice is no harm; ``owner`` as in :meth:`accept`."""
+        items = [verbs.Ended(result, owner) for result in results]
+        raise_any(self._run(lambda conn, now: verbs.finish(conn, items, now=now)))
+
+    # -- leases -----------------------------------------------------------------------------------------
+
+    def renew(self, owner: str) -> int:
+        """Prolong all intents of this owner; returns how many there are."""
+        return int(self._run(lambda conn, now: verbs.renew(conn, owner, now=now, lease=self.lease)))
+
+    @contextmanager
+    def renewing(self, owner: str) -> Iterator[None]:
+        """Renew the owner's intents from a thread for as long as the block runs (a POST that may be slow)."""
+        done = threading.Event()
+
+        def keep() -> None:
+            while not done.wait(self.lease.total_seconds() / 3):
+                try:
+                    self.renew(owner)
+                except LedgerUnavailableError:
+                    continue  # the verb that follows the POST reports it
+
+        thread = threading.Thread(target=keep, name="aio-ledger-lease", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def sweep(self) -> list[Entry]:
+        """Turn all lapsed intents to ``unknown``; returns them as they were."""
+        with self.store.read() as conn:
+            some = conn.execute(sa.select(jobs.c.key).where(jobs.c.state == JobState.INTENDED.value).limit(1)).first()
+        if some is None:
+            return []
+        swept: list[Entry] = self._run(lambda conn, now: verbs.sweep(conn, now=now))
+        return swept
+
+    # -- reading ----------------------------------------------------------------------------------------
+
+    def get(self, keys: Iterable[str]) -> dict[str, Entry]:
+        """The entries of these keys; keys that are not in the ledger are left out."""
+        found: dict[str, Entry] = {}
+        with self.store.read() as conn:
+            for some in chunks(list(dict.fromkeys(keys))):
+                found.update(planning.select_entries(conn, some))
+        return found
+
+    def entries(
+        self,
+        *,
+        state: JobState | Iterable[JobState] | None = None,
+        kind: str | None = None,
+        model: str | None = None,
+        labels: dict[str, str] | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Entry]:
+        """Entries by key, read in pages, so that memory does not grow with the ledger.
+
+        :param state: one state or several.
+        :param labels: only jobs with these labels (``dag_id``, ``run_id``, ``user``, …).
+        """
+        query = sa.select(jobs)
+        if state is not None:
+            states = [state] if isinstance(state, JobState) else list(state)
+            query = query.where(jobs.c.state.in_([item.value for item in states]))
+        if kind is not None:
+            query = query.where(jobs.c.kind == kind)
+        if model is not None:
+            query = query.where(jobs.c.model == model)
+        for name, value in (labels or {}).items():
+            query = query.where(jobs.c[LABEL_COLUMNS["try_number" if name == "try" else name]] == value)
+        last, left = "", limit
+        while left is None or left > 0:
+            size = 1000 if left is None else min(1000, left)
+            with self.store.read() as conn:
+                page = query.where(jobs.c.key > last).order_by(jobs.c.key).limit(size)
+                found = [entry_of(row) for row in conn.execute(page)]
+            yield from found
+            if len(found) < size:
+                return
+            last, left = found[-1].key, None if left is None else left - size
+
+    def _run(self, work: Callable[[sa.engine.Connection, datetime], Any]) -> Any:
+        return self.store.attempt(lambda conn: work(conn, self.store.now(conn)))
+
+
+def claim(key: str | Entry, owner: str) -> verbs.Claim:
+    """A claim for a key, or for the very attempt and request of an entry."""
+    if isinstance(key, Entry):
+        return verbs.Claim(key.key, owner, key.fingerprint, key.attempt)
+    return verbs.Claim(key, owner)
+
+
+def held_item(key: str, error: str | BaseException, owner: str | None) -> verbs.Held:
+    """A held job with its reason as text and type."""
+    if isinstance(error, BaseException):
+        return verbs.Held(key, str(error), type(error).__name__, owner)
+    return verbs.Held(key, error, None, owner)
+
+
+def raise_any(verdicts: Sequence[verbs.Verdict]) -> None:
+    """Raise the first error of a batch, naming all the jobs that had one."""
+    errors = [verdict for verdict in verdicts if verdict is not None]
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        keys = [key for error in errors for key in error.keys]
+        raise LedgerStateError(f"{errors[0]} (and {len(errors) - 1} more)", keys=keys)
+
+
+def unrecorded(error: LedgerUnavailableError, items: Sequence[verbs.Accepted]) -> LedgerUnavailableError:
+    """An error that saves the ids that could not be written: they are paid for."""
+    ids = ", ".join(f"{item.key}={item.task_id}" for item in items)
+    return LedgerUnavailableError(
+        f"{error}; accepted by the service but not on record (settle with `aio ledger resolve KEY --task-id ID`): {ids}",
+        keys=[item.key for item in items],
+    )

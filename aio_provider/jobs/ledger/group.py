@@ -1,0 +1,282 @@
+"""The ledger for an event loop: one thread writes, and commits together whatever is waiting.
+
+A commit that reaches the disk takes milliseconds, so a commit a verb would cap a run at some hundred jobs a
+second. While one commit is under way the next verbs gather, and they all go into the next transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.engine import Connection
+
+from aio_provider.jobs.ledger import verbs
+from aio_provider.jobs.ledger.book import Ledger, claim, held_item, unrecorded
+from aio_provider.jobs.ledger.errors import JobConflictError, LedgerError, LedgerUnavailableError
+from aio_provider.jobs.ledger.model import Entry, Finished
+from aio_provider.jobs.ledger.owners import new_owner
+from aio_provider.jobs.ledger.planning import OnUnknown, Policy, plan
+
+if TYPE_CHECKING:
+    from aio_provider.jobs.job import Job
+
+log = logging.getLogger(__name__)
+
+#: Verbs in one transaction at most, so that no caller waits long behind others.
+_MOST = 1000
+# What has been paid for is written first.
+_ORDER = ("accept", "finish", "hold", "release", "intend")
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    verb: str
+    item: Any
+    future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+    answer: Any = None
+    error: BaseException | None = None
+
+
+class AsyncLedger:
+    """The verbs of a :class:`~.book.Ledger`, awaited for one job at a time and committed in groups.
+
+    Each ``await`` returns once its own change is committed, and raises its own error. Intents won here are
+    renewed for as long as they are open. A cancelled ``intend`` gives its job back; every other verb, once
+    called, is carried out even when its caller is cancelled.
+
+    :param ledger: the ledger; closing this leaves it open.
+    :param owner: this run's name, :func:`~.owners.new_owner` by default.
+    """
+
+    def __init__(self, ledger: Ledger, *, owner: str | None = None) -> None:
+        self.ledger = ledger
+        self.owner = owner or new_owner()
+        self._calls: deque[_Call] = deque()
+        self._wake = threading.Condition()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._open: set[str] = set()
+        self._renew_at = 0.0
+
+    async def __aenter__(self) -> AsyncLedger:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Commit what is waiting and end the thread."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    # -- verbs ------------------------------------------------------------------------------------------
+
+    async def plan(
+        self, jobs: Iterable[Job], *, retry_failed: bool = False, on_unknown: OnUnknown = "hold", scope: str = ""
+    ) -> list[Entry]:
+        """See :meth:`.Ledger.plan`."""
+        policy = Policy(self.owner, retry_failed, on_unknown, scope, self.ledger.store_requests)
+        entries: list[Entry] = await self._call("plan", (policy, list(jobs)))
+        return entries
+
+    async def get(self, keys: Iterable[str]) -> dict[str, Entry]:
+        """See :meth:`.Ledger.get`."""
+        found: dict[str, Entry] = await self._call("get", list(keys))
+        return found
+
+    async def intend(self, key: str | Entry) -> bool:
+        """Write down that this job is about to be submitted; whether it is ours to submit. See :meth:`.Ledger.intend`."""
+        won: bool = await self._call("intend", claim(key, self.owner))
+        return won
+
+    async def accept(self, key: str, task_id: str) -> None:
+        """See :meth:`.Ledger.accept`."""
+        await self._surely("accept", verbs.Accepted(key, task_id, self.owner))
+
+    async def release(self, key: str) -> None:
+        """See :meth:`.Ledger.release`."""
+        await self._surely("release", verbs.Released(key, self.owner))
+
+    async def hold(self, key: str, error: str | BaseException) -> None:
+        """See :meth:`.Ledger.hold`."""
+        await self._surely("hold", held_item(key, error, self.owner))
+
+    async def finish(self, result: Finished) -> None:
+        """See :meth:`.Ledger.finish`."""
+        await self._surely("finish", verbs.Ended(result, self.owner))
+
+    # -- the event loop's side --------------------------------------------------------------------------
+
+    def _put(self, verb: str, item: Any) -> asyncio.Future[Any]:
+        loop = asyncio.get_running_loop()
+        call = _Call(verb, item, loop.create_future(), loop)
+        with self._wake:
+            if self._closed:
+                raise LedgerError("this AsyncLedger is closed")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._write, name="aio-ledger", daemon=True)
+                self._thread.start()
+            self._calls.append(call)
+            self._wake.notify()
+        return call.future
+
+    async def _call(self, verb: str, item: Any) -> Any:
+        return await self._put(verb, item)
+
+    async def _surely(self, verb: str, item: Any) -> Any:
+        return await asyncio.shield(self._put(verb, item))
+
+    # -- the writer's side ------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._calls or self._closed, timeout=self._pause())
+                batch = [self._calls.popleft() for _ in range(min(len(self._calls), _MOST))]
+                if not batch and self._closed:
+                    return
+            self._carry_out([call for call in batch if not (call.verb == "intend" and call.future.cancelled())])
+            self._keep_leases()
+
+    def _pause(self) -> float | None:
+        return max(0.0, self._renew_at - time.monotonic()) if self._open else None
+
+    def _keep_leases(self) -> None:
+        # By the monotonic clock: a machine clock that is set back must not delay a renewal.
+        if not self._open or time.monotonic() < self._renew_at:
+            return
+        self._renew_at = time.monotonic() + self.ledger.lease.total_seconds() / 3
+        try:
+            self.ledger.renew(self.owner)
+        except LedgerError as error:
+            log.warning("leases not renewed: %s", error)  # the verb that follows the POST raises it
+
+    def _carry_out(self, batch: Sequence[_Call]) -> None:
+        plans = [call for call in batch if call.verb == "plan"]
+        steps = [call for call in batch if call.verb in _ORDER]
+        self._guard(steps, self._steps)
+        for policy in dict.fromkeys(call.item[0] for call in plans):
+            self._guard([call for call in plans if call.item[0] == policy], self._plans)
+        for call in batch:
+            if call.verb == "get":
+                self._guard([call], self._get)
+        self._track(steps)
+        self._deliver(batch)
+
+    def _guard(self, calls: Sequence[_Call], work: Any) -> None:
+        """Do ``work`` for all these calls at once; where one of them spoils it for all, one at a time."""
+        if not calls:
+            return
+        try:
+            work(calls)
+        except Exception as error:
+            alone = len(calls) == 1 or isinstance(error, LedgerUnavailableError)
+            for call in calls:
+                if alone:
+                    call.error = _own(error, call)
+                else:
+                    self._guard([call], work)
+
+    def _steps(self, calls: Sequence[_Call]) -> None:
+        groups = [(verb, [call for call in calls if call.verb == verb]) for verb in _ORDER]
+        intents = groups[-1][1]
+        if intents:
+            try:
+                self.ledger.store.require_room()
+            except LedgerUnavailableError as error:
+                for call in intents:
+                    call.error = _own(error, call)
+                groups.pop()
+        if any(members for _, members in groups):
+            self.ledger.store.attempt(lambda conn: self._transact(conn, groups))
+
+    def _transact(self, conn: Connection, groups: Sequence[tuple[str, list[_Call]]]) -> None:
+        now: datetime = self.ledger.store.now(conn)
+        for verb, calls in groups:
+            if not calls:
+                continue
+            items = [call.item for call in calls]
+            if verb == "intend":
+                won, verdicts = verbs.intend(conn, items, now=now, lease=self.ledger.lease)
+                for call, wins in zip(calls, won, strict=True):
+                    call.answer = wins
+            else:
+                verdicts = getattr(verbs, verb)(conn, items, now=now)
+            for call, verdict in zip(calls, verdicts, strict=True):
+                call.error = verdict
+
+    def _plans(self, calls: Sequence[_Call]) -> None:
+        policy: Policy = calls[0].item[0]
+        wanted = [job for call in calls for job in call.item[1]]
+        entries = iter(plan(self.ledger.store, wanted, policy))
+        for call in calls:
+            call.answer = [next(entries) for _ in call.item[1]]
+
+    def _get(self, calls: Sequence[_Call]) -> None:
+        for call in calls:
+            call.answer = self.ledger.get(call.item)
+
+    def _track(self, steps: Sequence[_Call]) -> None:
+        """Remember which intents are open, for their leases."""
+        before = bool(self._open)
+        for call in steps:
+            if call.verb != "intend":
+                self._open.discard(call.item.key)
+            elif call.answer and call.error is None:
+                self._open.add(call.item.key)
+        if self._open and not before:
+            self._renew_at = time.monotonic() + self.ledger.lease.total_seconds() / 3
+
+    def _deliver(self, batch: Sequence[_Call]) -> None:
+        for loop in dict.fromkeys(call.loop for call in batch):
+            mine = [call for call in batch if call.loop is loop]
+            try:
+                loop.call_soon_threadsafe(self._hand_over, mine)
+            except RuntimeError:  # the loop is closed: nobody waits, and nobody will POST
+                self._give_back([call for call in mine if call.verb == "intend" and call.answer])
+
+    def _hand_over(self, calls: Sequence[_Call]) -> None:
+        lost = []
+        for call in calls:
+            if call.future.cancelled():
+                if call.verb == "intend" and call.answer and call.error is None:
+                    lost.append(call)
+            elif call.error is not None:
+                call.future.set_exception(call.error)
+            else:
+                call.future.set_result(call.answer)
+        self._give_back(lost)
+
+    def _give_back(self, intents: Sequence[_Call]) -> None:
+        """Release intents whose caller went away before it could submit: nothing was sent."""
+        with self._wake:
+            for call in intents:
+                self._calls.append(
+                    _Call("release", verbs.Released(call.item.key, self.owner), call.loop.create_future(), call.loop)
+                )
+            self._wake.notify()
+
+
+def _own(error: Exception, call: _Call) -> Exception:
+    """The error for one caller: its own object, so that tracebacks do not pile up on a shared one."""
+    if not isinstance(error, LedgerError) or isinstance(error, JobConflictError):
+        return error
+    own: LedgerError
+    if isinstance(error, LedgerUnavailableError) and call.verb == "accept":
+        own = unrecorded(error, [call.item])
+    else:
+        own = type(error)(str(error), keys=[call.item.key] if call.verb in _ORDER else ())
+    own.__cause__ = error
+    return own

@@ -1,0 +1,49 @@
+"""Bringing a ledger's tables to the version this package writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import sqlalchemy as sa
+
+from aio_provider.jobs.ledger.errors import LedgerVersionError
+from aio_provider.jobs.ledger.schema import SCHEMA_VERSION, meta, metadata
+
+#: version -> the step that takes a ledger of that version one further
+STEPS: Mapping[int, Callable[[sa.engine.Connection], None]] = {}
+
+# Any number that no one else's advisory lock uses: two processes must not create the tables at once.
+_LOCK = 0x610_1ED6E
+
+
+def ensure(conn: sa.engine.Connection) -> None:
+    """Create the tables, or migrate them forward, inside the caller's transaction.
+
+    :raises LedgerVersionError: when a newer version of this package has written the ledger.
+    """
+    if conn.dialect.name == "postgresql":
+        conn.execute(sa.text("SELECT pg_advisory_xact_lock(:id)"), {"id": _LOCK})
+    if not sa.inspect(conn).has_table(meta.name):
+        metadata.create_all(conn)
+        conn.execute(sa.insert(meta).values(name="schema_version", value=str(SCHEMA_VERSION)))
+        return
+    found = version(conn)
+    if found > SCHEMA_VERSION:
+        raise LedgerVersionError(
+            f"the ledger has schema version {found}, this aio_provider knows up to {SCHEMA_VERSION}: "
+            "upgrade aio_provider here, or give it a ledger of its own (AIO_LEDGER)"
+        )
+    for step in range(found, SCHEMA_VERSION):
+        STEPS[step](conn)
+    if found < SCHEMA_VERSION:
+        conn.execute(sa.update(meta).where(meta.c.name == "schema_version").values(value=str(SCHEMA_VERSION)))
+
+
+def version(conn: sa.engine.Connection) -> int:
+    """The schema version on record."""
+    return int(conn.execute(sa.select(meta.c.value).where(meta.c.name == "schema_version")).scalar_one())
+
+
+def is_current(conn: sa.engine.Connection) -> bool:
+    """Whether nothing is to be done: a look that takes no write lock."""
+    return sa.inspect(conn).has_table(meta.name) and version(conn) == SCHEMA_VERSION

@@ -1,0 +1,178 @@
+"""The ledger's tables, and the conversions between a row and an :class:`~.model.Entry`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from aio_provider.jobs.ledger.model import Entry, JobState
+
+SCHEMA_VERSION = 1
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """Aware UTC datetimes; ``timestamptz`` on PostgreSQL, ISO text on SQLite (which has no such type)."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.engine.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: sa.engine.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+#: Labels with a column of their own -> that column. (``user`` unquoted is a function in PostgreSQL.)
+LABEL_COLUMNS: Mapping[str, str] = {
+    "dag_id": "dag_id",
+    "run_id": "run_id",
+    "task_id": "task_id",
+    "map_index": "map_index",
+    "try_number": "try_number",
+    "user": "user_name",
+    "notebook": "notebook",
+    "team": "team",
+    "label": "label",
+}
+_NUMBERS = ("map_index", "try_number")
+
+
+def _columns() -> list[sa.Column[Any]]:
+    return [
+        sa.Column("fingerprint", sa.String(64), nullable=False),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        # what was asked
+        sa.Column("scope", sa.Text, nullable=False),
+        sa.Column("kind", sa.String(64), nullable=False),
+        sa.Column("endpoint", sa.Text, nullable=False),
+        sa.Column("model", sa.Text),
+        sa.Column("request", sa.JSON(none_as_null=True)),
+        # by whom: Airflow's ids, or a person and a notebook
+        sa.Column("dag_id", sa.Text),
+        sa.Column("run_id", sa.Text),
+        sa.Column("task_id", sa.Text),
+        sa.Column("map_index", sa.Integer),
+        sa.Column("try_number", sa.Integer),
+        sa.Column("user_name", sa.Text),
+        sa.Column("notebook", sa.Text),
+        sa.Column("team", sa.Text),
+        sa.Column("label", sa.Text),
+        sa.Column("other_labels", sa.JSON(none_as_null=True)),
+        # what it costs
+        sa.Column("estimate_low", sa.Float),
+        sa.Column("estimate_likely", sa.Float),
+        sa.Column("estimate_high", sa.Float),
+        sa.Column("credits", sa.Float),
+        # what became of it; service_task_id is the service's, task_id above is Airflow's
+        sa.Column("service_task_id", sa.Text),
+        sa.Column("urls", sa.JSON(none_as_null=True)),
+        sa.Column("text", sa.Text),
+        sa.Column("error", sa.Text),
+        sa.Column("error_type", sa.Text),
+        # who is at it
+        sa.Column("owner", sa.String(200)),
+        sa.Column("lease_until", UtcDateTime),
+        # when
+        sa.Column("planned_at", UtcDateTime, nullable=False),
+        sa.Column("intended_at", UtcDateTime),
+        sa.Column("accepted_at", UtcDateTime),
+        sa.Column("finished_at", UtcDateTime),
+        sa.Column("updated_at", UtcDateTime, nullable=False),
+    ]
+
+
+metadata = sa.MetaData()
+
+#: One row a job. The primary key is what makes a race for a job end with one submission.
+jobs = sa.Table("aio_jobs", metadata, sa.Column("key", sa.String(200), primary_key=True), *_columns())
+sa.Index("aio_jobs_state", jobs.c.state)
+sa.Index("aio_jobs_owner", jobs.c.owner, jobs.c.lease_until)
+sa.Index("aio_jobs_dag", jobs.c.dag_id, jobs.c.finished_at)
+sa.Index("aio_jobs_model", jobs.c.model)
+
+#: Attempts that a newer one took the place of. They may have cost credits, so they stay in the book.
+past_attempts = sa.Table(
+    "aio_past_attempts",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("key", sa.String(200), nullable=False),
+    *_columns(),
+    sa.Column("superseded_at", UtcDateTime, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+sa.Index("aio_past_attempts_key", past_attempts.c.key)
+
+meta = sa.Table(
+    "aio_meta", metadata, sa.Column("name", sa.String(64), primary_key=True), sa.Column("value", sa.Text, nullable=False)
+)
+
+#: The columns that both tables of attempts have.
+SHARED = tuple(column.name for column in jobs.columns)
+
+
+def label_columns(labels: Mapping[str, object]) -> dict[str, Any]:
+    """A job's labels as column values; labels without a column of their own go into ``other_labels``."""
+    values: dict[str, Any] = dict.fromkeys(LABEL_COLUMNS.values())
+    other: dict[str, str] = {}
+    for name, value in labels.items():
+        name = "try_number" if name == "try" else name
+        if value is None:
+            continue
+        if name in _NUMBERS:
+            try:
+                values[name] = int(str(value))
+            except ValueError:
+                other[name] = str(value)
+        elif name in LABEL_COLUMNS:
+            values[LABEL_COLUMNS[name]] = str(value)
+        else:
+            other[name] = str(value)
+    values["other_labels"] = other or None
+    return values
+
+
+def entry_of(row: Any) -> Entry:
+    """The :class:`Entry` of a row that was selected with all of :data:`SHARED`."""
+    labels = dict(row.other_labels or ())
+    for name, column in LABEL_COLUMNS.items():
+        value = getattr(row, column)
+        if value is not None:
+            labels[name] = str(value)
+    return Entry(
+        key=row.key,
+        fingerprint=row.fingerprint,
+        state=JobState(row.state),
+        attempt=row.attempt,
+        scope=row.scope,
+        kind=row.kind,
+        endpoint=row.endpoint,
+        model=row.model,
+        task_id=row.service_task_id,
+        urls=tuple(row.urls or ()),
+        text=row.text,
+        credits=row.credits,
+        estimate_low=row.estimate_low,
+        estimate_likely=row.estimate_likely,
+        estimate_high=row.estimate_high,
+        error=row.error,
+        error_type=row.error_type,
+        labels=labels,
+        owner=row.owner,
+        lease_until=row.lease_until,
+        planned_at=row.planned_at,
+        intended_at=row.intended_at,
+        accepted_at=row.accepted_at,
+        finished_at=row.finished_at,
+        updated_at=row.updated_at,
+        request=row.request,
+    )

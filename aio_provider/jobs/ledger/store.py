@@ -1,0 +1,312 @@
+"""The database under the ledger: where it is, how it is opened, one transaction, and its errors in our words."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.pool import QueuePool, StaticPool
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random
+
+from aio_provider.api.errors import ConfigurationError
+from aio_provider.jobs.ledger import migrations
+from aio_provider.jobs.ledger.errors import LedgerError, LedgerUnavailableError
+
+#: How long a writer waits for another process's write, seconds.
+BUSY_SECONDS = 30.0
+#: Claims stop while this much room is left, so that what is in the air can still be written down.
+MIN_FREE_BYTES = 16 * 1024 * 1024
+
+
+class Store:
+    """One database, SQLite or PostgreSQL, opened and brought to the present schema.
+
+    Thread-safe. Safe to use after a fork (the child opens its own connections).
+
+    :param target: a path, a SQLAlchemy URL, ``":memory:"``, or None for ``$AIO_LEDGER``, else the user's own file.
+    :param clock: stands in for the database's clock (for tests).
+    :param busy_seconds: how long to wait for a lock that another process holds.
+    :raises ConfigurationError: when the target makes no sense.
+    :raises LedgerUnavailableError: when the database cannot be opened.
+    :raises LedgerVersionError: when a newer version of this package has written it.
+    """
+
+    def __init__(
+        self,
+        target: str | Path | None = None,
+        *,
+        clock: Callable[[], datetime] | None = None,
+        busy_seconds: float = BUSY_SECONDS,
+    ) -> None:
+        self._url = locate(target)
+        self._clock = clock
+        self._busy = busy_seconds
+        self._pid = os.getpid()
+        self.is_sqlite = self._url.get_backend_name() == "sqlite"
+        self.path = None if not self.is_sqlite or _in_memory(self._url) else Path(str(self._url.database))
+        self.url = _public(self._url)
+        # SQLite has one writer at a time; queueing our own threads here beats SQLite's sleep-and-retry.
+        self._writing: threading.RLock | _NoLock = threading.RLock() if self.is_sqlite else _NoLock()
+        if self.path is not None:
+            self._prepare(self.path)
+        self._engine = self._create()
+        self._reader = self._engine.execution_options(aio_read=True)
+        try:
+            self._migrate()
+        except BaseException:
+            self.close()
+            raise
+
+    # -- transactions -----------------------------------------------------------------------------------
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that changes rows: committed at the end of the block, rolled back on any error.
+
+        On SQLite it takes the write lock at once (``BEGIN IMMEDIATE``), so what it reads cannot change under it.
+
+        :raises LedgerUnavailableError: when the database cannot be written.
+        """
+        self._after_fork()
+        with self._errors(), self._writing, self._engine.begin() as conn:
+            yield conn
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads; on SQLite (WAL) it neither waits for writers nor makes them wait."""
+        self._after_fork()
+        lock = self._writing if self.path is None else _NoLock()
+        with self._errors(), lock, self._reader.begin() as conn:
+            yield conn
+
+    def attempt(self, work: Callable[[Connection], Any]) -> Any:
+        """Run ``work`` in one :meth:`write` transaction, again from the start when PostgreSQL breaks a deadlock.
+
+        Nothing of a rolled back transaction is left, so running it again is safe.
+        """
+        for attempt in Retrying(
+            retry=retry_if_exception(_is_deadlock), stop=stop_after_attempt(8), wait=wait_random(0, 0.2), reraise=True
+        ):
+            with attempt, self.write() as conn:
+                return work(conn)
+
+    def now(self, conn: Connection) -> datetime:
+        """The time by the database's clock (SQLite has none of its own and takes the machine's)."""
+        if self._clock is not None:
+            return self._clock().astimezone(UTC)
+        if self.is_sqlite:
+            return datetime.now(UTC)
+        value: datetime = conn.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
+        return value.astimezone(UTC)
+
+    def require_room(self) -> None:
+        """Refuse to go on when the disk under an SQLite ledger is nearly full.
+
+        Called before an intent, so that the ids of what is already in the air still find room.
+        """
+        if self.path is None:
+            return
+        try:
+            free = shutil.disk_usage(self.path.parent).free
+        except OSError as error:
+            raise LedgerUnavailableError(f"ledger {self.url}: cannot look at its disk: {error}") from error
+        if free < MIN_FREE_BYTES:
+            raise LedgerUnavailableError(
+                f"ledger {self.url}: {free / 2**20:.1f} MiB left on its disk, {MIN_FREE_BYTES // 2**20} MiB are kept "
+                "for what is in flight; nothing more was submitted: free some space and run again"
+            )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    # -- opening ----------------------------------------------------------------------------------------
+
+    def _create(self) -> Engine:
+        options: dict[str, Any] = {"future": True, "hide_parameters": True}
+        if self.is_sqlite:
+            options["connect_args"] = {"timeout": self._busy, "check_same_thread": False}
+            # max_overflow=-1: never make a thread wait for a connection, SQLite's own lock is the queue
+            pool: dict[str, Any] = (
+                {"poolclass": StaticPool} if self.path is None else {"poolclass": QueuePool, "max_overflow": -1}
+            )
+            options |= pool
+        else:
+            options |= {"pool_pre_ping": True, "executemany_mode": "values_plus_batch"}
+            options["connect_args"] = {"connect_timeout": 10, "application_name": "aio-provider"}
+        try:
+            engine = sa.create_engine(self._url, **options)
+        except ImportError as error:
+            raise ConfigurationError(
+                f"ledger {self.url}: its driver is not installed ({error.name}): pip install 'aio-provider[postgres]'"
+            ) from error
+        if self.is_sqlite:
+            _speak_sqlite(engine, self._busy)
+        return engine
+
+    def _migrate(self) -> None:
+        # Two processes that open a new file at once may find it locked for a moment where SQLite does not wait.
+        for attempt in Retrying(
+            retry=retry_if_exception(_is_locked), stop=stop_after_delay(self._busy), wait=wait_random(0, 0.1), reraise=True
+        ):
+            with attempt:
+                with self.read() as conn:
+                    if migrations.is_current(conn):
+                        return
+                with self.write() as conn:
+                    migrations.ensure(conn)
+
+    def _prepare(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if path.is_dir():
+                raise ConfigurationError(f"ledger {self.url} is a directory: name a file in it")
+            # SQLite would take the umask; its -wal and -shm files copy this file's mode.
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:
+            raise LedgerUnavailableError(
+                f"ledger {self.url} cannot be opened for writing ({error.strerror}); "
+                "give a writable path (AIO_LEDGER); nothing was submitted"
+            ) from error
+
+    def _after_fork(self) -> None:
+        if self._pid != os.getpid():
+            self._engine.dispose(close=False)
+            self._pid = os.getpid()
+
+    # -- errors -----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sa.exc.DataError, sa.exc.IntegrityError) as error:
+            raise LedgerError(f"ledger {self.url}: {self._say(error)}") from error
+        except (sa.exc.DBAPIError, sa.exc.TimeoutError, sqlite3.Error) as error:
+            raise LedgerUnavailableError(f"ledger {self.url} {self._explain(error)}") from error
+
+    def _explain(self, error: Exception) -> str:
+        said = self._say(error)
+        for sign, meaning in _MEANINGS:
+            if sign in said:
+                return f"{meaning.format(busy=self._busy)} ({said})"
+        return f"cannot be used: {said}"
+
+    def _say(self, error: Exception) -> str:
+        said = " ".join(str(getattr(error, "orig", None) or error).split())
+        secret = self._url.password
+        if secret:
+            for form in {str(secret), quote(str(secret)), quote(str(secret), safe="")}:
+                said = said.replace(form, "***")
+        return said[:500]
+
+
+_MEANINGS = (
+    ("database is locked", "is locked by another process (waited {busy:g} s): stop that process, or try again"),
+    ("readonly", "cannot be written: its file or directory is read-only"),
+    ("is full", "cannot be written: its disk is full; free some space and run again"),
+    ("disk I/O error", "cannot be written: its disk reports an error or is full"),
+    ("unable to open", "cannot be opened: no such directory, or no permission"),
+    ("not a database", "is not a ledger: the file is something else, or damaged"),
+    ("malformed", "is damaged: restore it from a copy (`sqlite3 ledger.sqlite .recover` may help)"),
+    ("authentication failed", "refuses the login: check user and password"),
+    ("could not connect", "cannot be reached: is the server up?"),
+    ("Connection refused", "cannot be reached: is the server up?"),
+    ("permission denied", "is closed to this user: it must own, or be allowed to create, tables named aio_…"),
+)
+
+
+class _NoLock:
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def _speak_sqlite(engine: Engine, busy_seconds: float) -> None:
+    @sa.event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        # The driver would open transactions by itself, and late; ours are opened by the event below.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={int(busy_seconds * 1000)}")
+        cursor.execute("PRAGMA journal_mode=WAL")
+        # FULL: every commit is on the disk before it returns. NORMAL would survive a killed process but not a
+        # power cut, and an intent lost that way is a job paid for twice.
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.close()
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        reads = connection.get_execution_options().get("aio_read", False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _is_deadlock(error: BaseException) -> bool:
+    cause = getattr(error.__cause__, "orig", None)
+    return getattr(cause, "pgcode", None) in {"40P01", "40001"}
+
+
+def _is_locked(error: BaseException) -> bool:
+    return isinstance(error, LedgerUnavailableError) and "is locked" in str(error)
+
+
+# -- where the ledger is ---------------------------------------------------------------------------------
+
+
+def locate(target: str | Path | None) -> URL:
+    """The database's URL: what was given, else ``$AIO_LEDGER``, else one file per user in the data folder.
+
+    :raises ConfigurationError: when it is neither a path nor the URL of SQLite or PostgreSQL.
+    """
+    target = target or os.environ.get("AIO_LEDGER") or None
+    if target is None:
+        from platformdirs import user_data_path
+
+        target = user_data_path("aio-provider") / "ledger.sqlite"
+    if isinstance(target, Path) or "://" not in target:
+        if str(target) == ":memory:":
+            return URL.create("sqlite")
+        return URL.create("sqlite", database=str(Path(target).expanduser().absolute()))
+    scheme, _, rest = target.partition("://")
+    backend, _, driver = scheme.partition("+")
+    if backend in {"postgres", "postgresql"}:
+        # SQLAlchemy 2.1 changed its default driver; ours is the one that runs on all its versions.
+        target = f"postgresql+{driver or 'psycopg2'}://{rest}"
+    elif backend != "sqlite":
+        raise ConfigurationError(
+            f"ledger: {scheme}:// is not supported: give a path, sqlite:///path or postgresql://user:password@host/database"
+        )
+    try:
+        url = make_url(target)
+    except (sa.exc.ArgumentError, ValueError):
+        # from None: the parser's message repeats the URL, password and all
+        raise ConfigurationError(
+            "ledger: malformed database URL: give a path, sqlite:///path or postgresql://user:password@host/database "
+            "(percent-encode special characters of the password)"
+        ) from None
+    if backend == "sqlite" and not _in_memory(url):
+        return url.set(database=str(Path(str(url.database)).expanduser().absolute()))
+    return url
+
+
+def _in_memory(url: URL) -> bool:
+    return url.database in (None, "", ":memory:")
+
+
+def _public(url: URL) -> str:
+    if url.get_backend_name() == "sqlite":
+        return "sqlite://" if _in_memory(url) else f"sqlite:///{url.database}"
+    url = URL.create(url.get_backend_name(), url.username, None, url.host, url.port, url.database)
+    return str(url.render_as_string(hide_password=True))
