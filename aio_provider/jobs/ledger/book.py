@@ -29,14 +29,16 @@ LEASE_SECONDS = 120.0
 class Ledger:
     """The record of every job: what was intended, accepted, paid. Thread-safe; one instance a database.
 
-    ``plan`` jobs, ``intend`` those to submit (commits before the POST), then ``accept`` / ``release`` / ``hold`` by
-    what the service answered, and ``finish`` with the result. Every verb takes a batch and commits it at once.
-    Where an item is not allowed, the others are committed all the same and the error names it.
+    ``plan`` jobs, ``intend`` those to submit (commits before the POST), then ``accept`` / ``release`` /
+    ``hold`` by what the service answered, and ``finish`` with the result. Every verb takes a batch and
+    commits it at once. Where an item is not allowed, the others are committed all the same and the error names it.
 
     Errors of every method: :class:`~.errors.LedgerUnavailableError` when the database cannot be used.
     """
 
-    def __init__(self, store: Store, *, lease_seconds: float = LEASE_SECONDS, store_requests: bool = False) -> None:
+    def __init__(
+        self, store: Store, *, lease_seconds: float = LEASE_SECONDS, store_requests: bool = False
+    ) -> None:
         self.store = store
         self.lease = timedelta(seconds=lease_seconds)
         self.store_requests = store_requests
@@ -53,10 +55,10 @@ class Ledger:
     ) -> Ledger:
         """Open a ledger, creating it or bringing its tables up to date.
 
-        :param target: a path, ``sqlite:///path``, ``postgresql://user:password@host/database``, ``":memory:"``, or None
-            for ``$AIO_LEDGER``, else one file a user in the platform's data folder.
+        :param target: a path, ``sqlite:///path``, ``postgresql://user:password@host/db``, ``":memory:"``,
+            or None for ``$AIO_LEDGER``, else one file a user in the platform's data folder.
         :param lease_seconds: how long an intent stands without a sign of life from its owner.
-        :param store_requests: keep whole requests (prompts!) in the ledger; off, only their fingerprint is kept.
+        :param store_requests: keep whole requests (prompts!) in the ledger, not only a fingerprint.
         :param busy_seconds: how long to wait for a lock held by another process (SQLite).
         :param clock: stands in for the database's clock, in tests.
         :raises ConfigurationError: when ``target`` makes no sense or the driver is missing.
@@ -102,14 +104,15 @@ class Ledger:
     ) -> list[Entry]:
         """Put jobs into the book and say how each stands, in their order.
 
-        New jobs are ``planned``. Jobs in the book stay as they are, except: ``failed`` ones under ``retry_failed``,
-        ``unknown`` ones under ``on_unknown="resubmit"`` and ended ones whose request has changed are ``planned``
-        anew (the old attempt stays on record); an intent whose owner is gone becomes ``unknown``.
+        New jobs are ``planned``. Jobs in the book stay as they are, except: ``failed`` ones under
+        ``retry_failed``, ``unknown`` ones under ``on_unknown="resubmit"`` and ended ones whose request has
+        changed are ``planned`` anew (the old attempt stays on record); an intent whose owner is gone becomes
+        ``unknown``.
 
         :param owner: this run, see :func:`~.owners.new_owner`.
         :param scope: the service's base URL, for the book.
-        :raises JobConflictError: when a key comes with a different request while its job is open; ``keys`` names
-            them all. Found before anything is written.
+        :raises JobConflictError: when a key comes with a different request while its job is open; ``keys``
+            names them all. Found before anything is written.
         """
         policy = Policy(owner, retry_failed, on_unknown, scope, self.store_requests)
         return planning.plan(self.store, jobs, policy)
@@ -119,7 +122,7 @@ class Ledger:
 
         :param keys: job keys, or the entries ``plan`` gave (then the claim holds for that very request only).
         :returns: the keys this owner won; the rest were taken by another, or are no longer ``planned``.
-        :raises LedgerUnavailableError: also when the disk is nearly full, so that accepted ids still find room.
+        :raises LedgerUnavailableError: also when the disk is nearly full: what is in the air needs the room.
         """
         claims = [claim(key, owner) for key in keys]
         self.store.require_room()
@@ -186,7 +189,9 @@ class Ledger:
     def sweep(self) -> list[Entry]:
         """Turn all lapsed intents to ``unknown``; returns them as they were."""
         with self.store.read() as conn:
-            some = conn.execute(sa.select(jobs.c.key).where(jobs.c.state == JobState.INTENDED.value).limit(1)).first()
+            some = conn.execute(
+                sa.select(jobs.c.key).where(jobs.c.state == JobState.INTENDED.value).limit(1)
+            ).first()
         if some is None:
             return []
         swept: list[Entry] = self._run(lambda conn, now: verbs.sweep(conn, now=now))
@@ -269,6 +274,7 @@ def unrecorded(error: LedgerUnavailableError, items: Sequence[verbs.Accepted]) -
     """An error that saves the ids that could not be written: they are paid for."""
     ids = ", ".join(f"{item.key}={item.task_id}" for item in items)
     return LedgerUnavailableError(
-        f"{error}; accepted by the service but not on record (settle with `aio ledger resolve KEY --task-id ID`): {ids}",
+        f"{error}; accepted by the service but not on record "
+        f"(settle with `aio ledger resolve KEY --task-id ID`): {ids}",
         keys=[item.key for item in items],
     )

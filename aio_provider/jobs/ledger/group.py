@@ -84,7 +84,12 @@ class AsyncLedger:
     # -- verbs ------------------------------------------------------------------------------------------
 
     async def plan(
-        self, jobs: Iterable[Job], *, retry_failed: bool = False, on_unknown: OnUnknown = "hold", scope: str = ""
+        self,
+        jobs: Iterable[Job],
+        *,
+        retry_failed: bool = False,
+        on_unknown: OnUnknown = "hold",
+        scope: str = "",
     ) -> list[Entry]:
         """See :meth:`.Ledger.plan`."""
         policy = Policy(self.owner, retry_failed, on_unknown, scope, self.ledger.store_requests)
@@ -97,7 +102,7 @@ class AsyncLedger:
         return found
 
     async def intend(self, key: str | Entry) -> bool:
-        """Write down that this job is about to be submitted; whether it is ours to submit. See :meth:`.Ledger.intend`."""
+        """Whether this job is ours to submit now; if so, that is on record. See :meth:`.Ledger.intend`."""
         won: bool = await self._call("intend", claim(key, self.owner))
         return won
 
@@ -147,7 +152,9 @@ class AsyncLedger:
                 batch = [self._calls.popleft() for _ in range(min(len(self._calls), _MOST))]
                 if not batch and self._closed:
                     return
-            self._carry_out([call for call in batch if not (call.verb == "intend" and call.future.cancelled())])
+            self._carry_out(
+                [call for call in batch if not (call.verb == "intend" and call.future.cancelled())]
+            )
             self._keep_leases()
 
     def _pause(self) -> float | None:
@@ -181,7 +188,7 @@ class AsyncLedger:
             return
         try:
             work(calls)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is raised in the callers
             alone = len(calls) == 1 or isinstance(error, LedgerUnavailableError)
             for call in calls:
                 if alone:
@@ -264,7 +271,12 @@ class AsyncLedger:
         with self._wake:
             for call in intents:
                 self._calls.append(
-                    _Call("release", verbs.Released(call.item.key, self.owner), call.loop.create_future(), call.loop)
+                    _Call(
+                        "release",
+                        verbs.Released(call.item.key, self.owner),
+                        call.loop.create_future(),
+                        call.loop,
+                    )
                 )
             self._wake.notify()
 

@@ -18,13 +18,22 @@ from aio_provider.jobs.ledger.model import ENDED, STEPS, Finished, JobState
 from aio_provider.jobs.ledger.schema import SHARED, jobs, past_attempts
 
 
-def accept(conn: Connection, row: Any, task_id: str, owner: str | None, now: datetime) -> LedgerStateError | None:
-    """Put a late id on its own attempt; an id that belongs to none is kept beside the job, and is an error."""
+def accept(
+    conn: Connection, row: Any, task_id: str, owner: str | None, now: datetime
+) -> LedgerStateError | None:
+    """Put a late id on its own attempt; one that belongs to none is kept too, as an error."""
     if _find(conn, row.key, task_id=task_id) is not None:
         return None
     past = _find(conn, row.key, owner=owner, states=(JobState.UNKNOWN,)) if owner else None
     if past is not None:
-        _update(conn, past.id, state=JobState.ACCEPTED.value, service_task_id=task_id, accepted_at=now, updated_at=now)
+        _update(
+            conn,
+            past.id,
+            state=JobState.ACCEPTED.value,
+            service_task_id=task_id,
+            accepted_at=now,
+            updated_at=now,
+        )
         return None
     _keep_stray(conn, row.key, task_id, owner, now)
     return LedgerStateError(
@@ -59,13 +68,15 @@ def finish(
     )
     if past is None:
         return LedgerStateError(
-            f"job {row.key} (task {row.service_task_id}, {row.state}) has no attempt with task {result.task_id}",
+            f"job {row.key} ({row.state}, task {row.service_task_id}) has no attempt with task "
+            f"{result.task_id}",
             keys=[row.key],
         )
     state = JobState(past.state)
     if result.state is not state and result.state not in STEPS[state]:
         return LedgerStateError(
-            f"attempt {past.attempt} of job {row.key} is {state.value}: it cannot become {result.state.value}",
+            f"attempt {past.attempt} of job {row.key} is {state.value}: "
+            f"it cannot become {result.state.value}",
             keys=[row.key],
         )
     _update(
@@ -113,7 +124,9 @@ def _keep_stray(conn: Connection, key: str, task_id: str, owner: str | None, now
         "owner": sa.literal(owner, sa.String()),
         "accepted_at": sa.literal(now, jobs.c.accepted_at.type),
         "updated_at": sa.literal(now, jobs.c.updated_at.type),
-        **dict.fromkeys(("credits", "urls", "text", "error", "error_type", "finished_at", "lease_until"), sa.null()),
+        **dict.fromkeys(
+            ("credits", "urls", "text", "error", "error_type", "finished_at", "lease_until"), sa.null()
+        ),
     }
     conn.execute(
         sa.insert(past_attempts).from_select(

@@ -56,7 +56,7 @@ class Entry:
     """One job's record, as it stood when it was read.
 
     Times are aware UTC datetimes by the database's clock; credits and estimates are the service's credits.
-    ``labels`` say who asked (``dag_id``, ``run_id``, ``task_id`` of Airflow, …); ``task_id`` is the service's.
+    ``labels`` say who asked (Airflow's ``dag_id``, ``run_id``, ``task_id``, …); ``task_id`` is the service's.
     """
 
     key: str

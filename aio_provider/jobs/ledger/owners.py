@@ -1,7 +1,7 @@
 """Who holds an intent: a name for this process that a later process on the same machine can check.
 
-A lease lapses by the database's clock. But where the owner ran on *this* machine and is plainly gone, there is
-nothing to wait for: a run started again after ``kill -9`` sees at once which intents nobody is looking after.
+A lease lapses by the database's clock. But where the owner ran on *this* machine and is plainly gone, there
+is nothing to wait for: a run started again after ``kill -9`` sees at once which intents nobody looks after.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PROC = Path("/proc")
 
 
 def new_owner() -> str:
-    """A name for one run of this process: ``host|boot|pid namespace|pid|start|random`` (text, under 200 characters)."""
+    """A name for one run of this process: ``host|boot|pid namespace|pid|start|random``."""
     pid = os.getpid()
     host = socket.gethostname()[:80]
     return "|".join((host, _boot(), _namespace(), str(pid), _started(pid) or "", secrets.token_hex(6)))
@@ -47,8 +47,8 @@ def _boot() -> str:
 
 def _namespace() -> str:
     try:
-        return os.readlink(_PROC / "self/ns/pid").removeprefix("pid:").strip("[]")
-    except (OSError, AttributeError):
+        return str((_PROC / "self/ns/pid").readlink()).removeprefix("pid:").strip("[]")
+    except OSError:
         return ""
 
 

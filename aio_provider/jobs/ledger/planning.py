@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import sqlalchemy as sa
@@ -27,7 +28,7 @@ T = TypeVar("T")
 #: Keys in one statement: well under SQLite's limit of parameters, enough to make a round trip worth it.
 CHUNK = 500
 
-_KEYS = sa.bindparam("keys", expanding=True)
+_KEYS: sa.sql.elements.BindParameter[Any] = sa.bindparam("keys", expanding=True)
 BY_KEYS = sa.select(jobs).where(jobs.c.key.in_(_KEYS))
 LOCKED = BY_KEYS.order_by(jobs.c.key).with_for_update()
 
@@ -68,11 +69,12 @@ def plan(store: Store, wanted: Iterable[Job], policy: Policy) -> list[Entry]:
     _refuse(by_key, found, [key for key, step in steps.items() if step is _Step.CONFLICT])
     # Finished rows end here: a re-run takes no write lock at all.
     for keys in chunks(sorted(key for key, step in steps.items() if step is not _Step.KEEP)):
-        found.update(store.attempt(lambda conn, keys=keys: _apply(store, conn, {k: by_key[k] for k in keys}, policy)))
+        some = {key: by_key[key] for key in keys}
+        found.update(store.attempt(partial(_apply, store, some, policy)))
     return [found[job.key] for job in order]
 
 
-def _apply(store: Store, conn: Connection, wanted: Mapping[str, Job], policy: Policy) -> dict[str, Entry]:
+def _apply(store: Store, wanted: Mapping[str, Job], policy: Policy, conn: Connection) -> dict[str, Entry]:
     """Decide again under lock, and write. What another process did meanwhile counts."""
     now = store.now(conn)
     keys = list(wanted)
@@ -86,7 +88,10 @@ def _apply(store: Store, conn: Connection, wanted: Mapping[str, Job], policy: Po
     if chosen[_Step.DESCRIBE]:
         conn.execute(
             _DESCRIBE,
-            [{"at_key": key, **_described(wanted[key], policy), "updated_at": now} for key in chosen[_Step.DESCRIBE]],
+            [
+                {"at_key": key, **_described(wanted[key], policy), "updated_at": now}
+                for key in chosen[_Step.DESCRIBE]
+            ],
         )
     after = select_entries(conn, keys)
     # Only another process that inserted the same key at the same moment can have left a difference.
@@ -166,7 +171,9 @@ def hold(conn: Connection, keys: Sequence[str], now: datetime) -> None:
         conn.execute(_HOLD, {"keys": list(keys), "now": now})
 
 
-def _again(conn: Connection, again: Sequence[Job], found: Mapping[str, Entry], policy: Policy, now: datetime) -> None:
+def _again(
+    conn: Connection, again: Sequence[Job], found: Mapping[str, Entry], policy: Policy, now: datetime
+) -> None:
     if not again:
         return
     # A lapsed intent goes into the past as what it is: unknown.
@@ -222,7 +229,10 @@ _DESCRIBE = sa.update(jobs).where(jobs.c.key == sa.bindparam("at_key"))
 _RESTART = _DESCRIBE.values(
     state=JobState.PLANNED.value,
     **dict.fromkeys(
-        "service_task_id urls text error error_type credits owner lease_until intended_at accepted_at finished_at".split(),
+        (
+            *("service_task_id", "urls", "text", "error", "error_type", "credits", "owner", "lease_until"),
+            *("intended_at", "accepted_at", "finished_at"),
+        ),
         sa.null(),
     ),
 )
@@ -234,7 +244,8 @@ def _unique(order: Sequence[Job]) -> dict[str, Job]:
         if by_key.setdefault(job.key, job).request.fingerprint != job.request.fingerprint:
             raise JobConflictError(
                 f"job {job.key} comes twice in this call with different requests "
-                f"({by_key[job.key].request.fingerprint[:12]} and {job.request.fingerprint[:12]}): give each its own key",
+                f"({by_key[job.key].request.fingerprint[:12]} and {job.request.fingerprint[:12]}): "
+                "give each its own key",
                 keys=[job.key],
             )
     return by_key
@@ -247,9 +258,9 @@ def _refuse(wanted: Mapping[str, Job], found: Mapping[str, Entry], keys: Sequenc
     where = f"task {entry.task_id}" if entry.task_id else "no task id on record"
     more = f"; and {len(keys) - 1} more" if len(keys) > 1 else ""
     raise JobConflictError(
-        f"job {job.key} is still open ({entry.state.value}, {where}) with request {entry.fingerprint[:12]}, and now "
-        f"comes with a different request {job.request.fingerprint[:12]}: let the old one end, or settle it "
-        f"(aio ledger resolve), or give the new one a key of its own{more}",
+        f"job {job.key} is still open ({entry.state.value}, {where}) with request "
+        f"{entry.fingerprint[:12]}, and now comes with a different request {job.request.fingerprint[:12]}: "
+        f"let the old one end, or settle it (aio ledger resolve), or give the new one a key of its own{more}",
         keys=keys,
     )
 

@@ -113,7 +113,10 @@ past_attempts = sa.Table(
 sa.Index("aio_past_attempts_key", past_attempts.c.key)
 
 meta = sa.Table(
-    "aio_meta", metadata, sa.Column("name", sa.String(64), primary_key=True), sa.Column("value", sa.Text, nullable=False)
+    "aio_meta",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
 )
 
 #: The columns that both tables of attempts have.

@@ -1,4 +1,4 @@
-"""The database under the ledger: where it is, how it is opened, one transaction, and its errors in our words."""
+"""The database under the ledger: where it is, how it is opened, transactions, its errors in our words."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Store:
 
     Thread-safe. Safe to use after a fork (the child opens its own connections).
 
-    :param target: a path, a SQLAlchemy URL, ``":memory:"``, or None for ``$AIO_LEDGER``, else the user's own file.
+    :param target: a path, a database URL, ``":memory:"``, None for ``$AIO_LEDGER`` or the user's own file.
     :param clock: stands in for the database's clock (for tests).
     :param busy_seconds: how long to wait for a lock that another process holds.
     :raises ConfigurationError: when the target makes no sense.
@@ -73,7 +73,7 @@ class Store:
     def write(self) -> Iterator[Connection]:
         """A transaction that changes rows: committed at the end of the block, rolled back on any error.
 
-        On SQLite it takes the write lock at once (``BEGIN IMMEDIATE``), so what it reads cannot change under it.
+        On SQLite it takes the write lock at once (``BEGIN IMMEDIATE``): what it reads cannot change under it.
 
         :raises LedgerUnavailableError: when the database cannot be written.
         """
@@ -90,12 +90,15 @@ class Store:
             yield conn
 
     def attempt(self, work: Callable[[Connection], Any]) -> Any:
-        """Run ``work`` in one :meth:`write` transaction, again from the start when PostgreSQL breaks a deadlock.
+        """Run ``work`` in one :meth:`write` transaction, again when PostgreSQL breaks a deadlock.
 
         Nothing of a rolled back transaction is left, so running it again is safe.
         """
         for attempt in Retrying(
-            retry=retry_if_exception(_is_deadlock), stop=stop_after_attempt(8), wait=wait_random(0, 0.2), reraise=True
+            retry=retry_if_exception(_is_deadlock),
+            stop=stop_after_attempt(8),
+            wait=wait_random(0, 0.2),
+            reraise=True,
         ):
             with attempt, self.write() as conn:
                 return work(conn)
@@ -122,8 +125,9 @@ class Store:
             raise LedgerUnavailableError(f"ledger {self.url}: cannot look at its disk: {error}") from error
         if free < MIN_FREE_BYTES:
             raise LedgerUnavailableError(
-                f"ledger {self.url}: {free / 2**20:.1f} MiB left on its disk, {MIN_FREE_BYTES // 2**20} MiB are kept "
-                "for what is in flight; nothing more was submitted: free some space and run again"
+                f"ledger {self.url}: {free / 2**20:.1f} MiB left on its disk, "
+                f"{MIN_FREE_BYTES // 2**20} MiB are kept for what is in flight; nothing more was submitted: "
+                "free some space and run again"
             )
 
     def close(self) -> None:
@@ -138,26 +142,34 @@ class Store:
             options["connect_args"] = {"timeout": self._busy, "check_same_thread": False}
             # max_overflow=-1: never make a thread wait for a connection, SQLite's own lock is the queue
             pool: dict[str, Any] = (
-                {"poolclass": StaticPool} if self.path is None else {"poolclass": QueuePool, "max_overflow": -1}
+                {"poolclass": StaticPool}
+                if self.path is None
+                else {"poolclass": QueuePool, "max_overflow": -1}
             )
             options |= pool
         else:
-            options |= {"pool_pre_ping": True, "executemany_mode": "values_plus_batch"}
+            options["pool_pre_ping"] = True
+            if self._url.get_driver_name() == "psycopg2":
+                options["executemany_mode"] = "values_plus_batch"
             options["connect_args"] = {"connect_timeout": 10, "application_name": "aio-provider"}
         try:
             engine = sa.create_engine(self._url, **options)
         except ImportError as error:
             raise ConfigurationError(
-                f"ledger {self.url}: its driver is not installed ({error.name}): pip install 'aio-provider[postgres]'"
+                f"ledger {self.url}: its driver is not installed ({error.name}): "
+                "pip install 'aio-provider[postgres]'"
             ) from error
         if self.is_sqlite:
             _speak_sqlite(engine, self._busy)
         return engine
 
     def _migrate(self) -> None:
-        # Two processes that open a new file at once may find it locked for a moment where SQLite does not wait.
+        # Two processes that create a file at once may find it locked where SQLite itself does not wait.
         for attempt in Retrying(
-            retry=retry_if_exception(_is_locked), stop=stop_after_delay(self._busy), wait=wait_random(0, 0.1), reraise=True
+            retry=retry_if_exception(_is_locked),
+            stop=stop_after_delay(self._busy),
+            wait=wait_random(0, 0.1),
+            reraise=True,
         ):
             with attempt:
                 with self.read() as conn:
@@ -212,7 +224,10 @@ class Store:
 
 
 _MEANINGS = (
-    ("database is locked", "is locked by another process (waited {busy:g} s): stop that process, or try again"),
+    (
+        "database is locked",
+        "is locked by another process (waited {busy:g} s): stop that process, or try again",
+    ),
     ("readonly", "cannot be written: its file or directory is read-only"),
     ("is full", "cannot be written: its disk is full; free some space and run again"),
     ("disk I/O error", "cannot be written: its disk reports an error or is full"),
@@ -286,7 +301,8 @@ def locate(target: str | Path | None) -> URL:
         target = f"postgresql+{driver or 'psycopg2'}://{rest}"
     elif backend != "sqlite":
         raise ConfigurationError(
-            f"ledger: {scheme}:// is not supported: give a path, sqlite:///path or postgresql://user:password@host/database"
+            f"ledger: {scheme}:// is not supported: give a path, sqlite:///path or "
+            "postgresql://user:password@host/database"
         )
     try:
         url = make_url(target)

@@ -17,7 +17,8 @@ from sqlalchemy.engine import Connection
 from aio_provider.jobs.ledger import late
 from aio_provider.jobs.ledger.errors import LedgerError, LedgerStateError
 from aio_provider.jobs.ledger.model import ENDED, STEPS, Entry, Finished, JobState
-from aio_provider.jobs.ledger.planning import LOCKED, chunks, has_lapsed, hold as hold_lapsed
+from aio_provider.jobs.ledger.planning import LOCKED, chunks, has_lapsed
+from aio_provider.jobs.ledger.planning import hold as hold_lapsed
 from aio_provider.jobs.ledger.schema import entry_of, jobs
 
 Verdict = LedgerError | None
@@ -63,28 +64,24 @@ def intend(
     taken: dict[str, list[str]] = {}
     for claim in claims:
         row = rows.get(claim.key)
-        verdicts.append(None if row else _no_such(claim.key))
-        wins = (
-            row is not None
-            and row.state == JobState.PLANNED
-            and claim.fingerprint in (None, row.fingerprint)
-            and claim.attempt in (None, row.attempt)
-        )
+        verdicts.append(None if claim.key in rows else _no_such(claim.key))
+        wins = row is not None and _may(claim, row)
         won.append(wins)
         if wins:
             taken.setdefault(claim.owner, []).append(claim.key)
-            rows[claim.key] = _Taken(row.fingerprint, row.attempt)  # a second claim in this batch finds it taken
+            rows[claim.key] = None  # a second claim for it in this batch finds it taken
     for owner, keys in taken.items():
         for some in chunks(keys):
             conn.execute(_INTEND, {"keys": list(some), "by": owner, "until": now + lease, "now": now})
     return won, verdicts
 
 
-@dataclass(frozen=True)
-class _Taken:
-    fingerprint: str
-    attempt: int
-    state: str = JobState.INTENDED.value
+def _may(claim: Claim, row: Any) -> bool:
+    return (
+        row.state == JobState.PLANNED
+        and claim.fingerprint in (None, row.fingerprint)
+        and claim.attempt in (None, row.attempt)
+    )
 
 
 # -- the ends of an intent -------------------------------------------------------------------------------
@@ -131,7 +128,7 @@ class Ended:
 
 
 def accept(conn: Connection, items: Sequence[Accepted], *, now: datetime) -> list[Verdict]:
-    """``intended`` (or ``unknown``: a late answer beats none) → ``accepted``. The same id again is no change."""
+    """``intended`` (or ``unknown``, answered late) → ``accepted``. The same id again changes nothing."""
 
     def step(item: Accepted, row: Any) -> dict[str, Any] | Verdict:
         if row.service_task_id == item.task_id:
@@ -162,7 +159,13 @@ def release(conn: Connection, items: Sequence[Released], *, now: datetime) -> li
         # without an owner, `unknown` stays: only its own submitter (or a person) knows better
         if row.state == JobState.INTENDED or (row.state == JobState.UNKNOWN and item.owner):
             return _values(
-                JobState.PLANNED, now, owner=None, lease_until=None, intended_at=None, error=None, error_type=None
+                JobState.PLANNED,
+                now,
+                owner=None,
+                lease_until=None,
+                intended_at=None,
+                error=None,
+                error_type=None,
             )
         return _wrong(item.key, row.state, JobState.PLANNED)
 
@@ -190,9 +193,13 @@ def finish(conn: Connection, items: Sequence[Ended], *, now: datetime) -> list[V
     def step(item: Ended, row: Any) -> dict[str, Any] | Verdict:
         result = item.result
         if result.state not in ENDED:
-            return LedgerStateError(f"job {result.key}: {result.state.value} is not an end", keys=[result.key])
+            return LedgerStateError(
+                f"job {result.key}: {result.state.value} is not an end", keys=[result.key]
+            )
         by_task = result.task_id is not None and row.service_task_id is not None
-        if (by_task and row.service_task_id != result.task_id) or not (by_task or _is_theirs(item.owner, row)):
+        if (by_task and row.service_task_id != result.task_id) or not (
+            by_task or _is_theirs(item.owner, row)
+        ):
             return late.finish(conn, row, result, item.owner, now)
         state = JobState(row.state)
         if result.state is not state and result.state not in STEPS[state]:
@@ -225,7 +232,9 @@ def renew(conn: Connection, owner: str, *, now: datetime, lease: timedelta) -> i
 
 def sweep(conn: Connection, *, now: datetime) -> list[Entry]:
     """Turn every lapsed intent to ``unknown``; the entries as they were."""
-    query = sa.select(jobs).where(jobs.c.state == JobState.INTENDED.value).order_by(jobs.c.key).with_for_update()
+    query = (
+        sa.select(jobs).where(jobs.c.state == JobState.INTENDED.value).order_by(jobs.c.key).with_for_update()
+    )
     lapsed = [entry for entry in map(entry_of, conn.execute(query)) if has_lapsed(entry, now)]
     for some in chunks([entry.key for entry in lapsed]):
         hold_lapsed(conn, some, now)
@@ -257,7 +266,7 @@ def _each(
 
 
 def _waves(items: Sequence[Any]) -> list[list[int]]:
-    """Indices in their order, split so that no key comes twice in one wave: its second step sees the first."""
+    """Indices in their order, no key twice in one wave: its second step must see its first."""
     waves: list[list[int]] = []
     seen: dict[str, int] = {}
     for index, item in enumerate(items):
@@ -285,7 +294,9 @@ def _is_theirs(owner: str | None, row: Any) -> bool:
 
 
 def _no_such(key: str) -> LedgerStateError:
-    return LedgerStateError(f"job {key} is not in the ledger (forgotten or pruned meanwhile?): plan it first", keys=[key])
+    return LedgerStateError(
+        f"job {key} is not in the ledger (forgotten or pruned meanwhile?): plan it first", keys=[key]
+    )
 
 
 def _wrong(key: str, state: str, wanted: JobState) -> LedgerStateError:
