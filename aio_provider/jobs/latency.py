@@ -1,0 +1,220 @@
+"""How long a model takes, learned from polls that only ever say "not yet" or "done by now".
+
+Nothing in the service's answers tells when a task ended, so every observation is an interval: not done at one
+poll, done at the next. The estimate is Turnbull's for such data (self-consistency, a few steps from a smooth
+start), over bins that grow with the time, with the catalog's published range as the first guess.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections import deque
+from itertools import accumulate, pairwise
+
+_RATIO = 1.06
+_SHORTEST = 0.005
+_LONGEST = 6 * 3600.0
+_BINS = math.ceil(math.log(_LONGEST / _SHORTEST, _RATIO))
+#: bin i covers (EDGES[i], EDGES[i + 1]] seconds
+EDGES = [0.0, *(_SHORTEST * _RATIO**i for i in range(_BINS + 1))]
+_WIDTHS = [high - low for low, high in pairwise(EDGES)]
+_COUNT = len(_WIDTHS)
+
+#: how many observations the published range is worth
+_PRIOR_WEIGHT = 3.0
+#: how far outside the published range a latency is thought possible at all, and what share of tasks is there
+_PRIOR_REACH = 40.0
+_PRIOR_BELOW = 0.06
+_PRIOR_ABOVE = 0.04
+#: each observation counts this much of the one after it: a service changes
+_MEMORY = 0.99
+_KEPT = 300
+_STEPS = 4
+
+
+class LatencyModel:
+    """The distribution of one model's latency, in seconds from acceptance.
+
+    :param low: the shortest published latency.
+    :param high: the longest.
+    """
+
+    def __init__(self, low: float, high: float) -> None:
+        self._prior = _prior(low, high)
+        self._seen: deque[list[float]] = deque(maxlen=_KEPT)  # [low, high, weight]
+        self._waiting: dict[int, int] = {}  # bin -> tasks seen running at that age and not since
+        self._stale = True
+        self._changes = 0
+        self.count = 0
+        self.version = 0
+        self._mass: list[float] = self._prior
+        self._cdf: list[float] = []
+        self._polls: list[float] = []
+        self._refresh()
+
+    # -- what was seen
+
+    def ended(self, low: float, high: float) -> None:
+        """A task was running at age ``low`` and done by age ``high``."""
+        self.count += 1
+        self._seen.append([low, max(high, low), 1.0])
+        self._changed()
+
+    def running(self, age: float, before: float | None) -> None:
+        """A task is still running at ``age``; ``before`` is the age of its last such sighting."""
+        self.left(before)
+        index = _bin(age)
+        self._waiting[index] = self._waiting.get(index, 0) + 1
+        self._changed()
+
+    def left(self, age: float | None) -> None:
+        """A task last seen running at ``age`` is no longer followed."""
+        if age is None:
+            return
+        index = _bin(age)
+        if self._waiting.get(index, 0) > 1:
+            self._waiting[index] -= 1
+        else:
+            self._waiting.pop(index, None)
+        self._changed()
+
+    def doubt(self) -> None:
+        """Halve the weight of all that was seen: the service's speed has changed."""
+        for entry in self._seen:
+            entry[2] *= 0.5
+        self._changed()
+
+    # -- what follows from it
+
+    def fresh(self) -> bool:
+        """Whether the figures below are up to date; :meth:`refresh` makes them so."""
+        return not self._stale
+
+    def refresh(self) -> None:
+        """Take in what was seen since the last time (about half a millisecond)."""
+        if self._stale:
+            self._refresh()
+
+    def done_by(self, age: float, running_at: float = 0.0) -> float:
+        """The probability that a task is done by ``age``, given that it ran at ``running_at``."""
+        alive = 1.0 - self._at(self._cdf, running_at)
+        if alive <= 1e-12:
+            return 1.0
+        return max(0.0, 1.0 - (1.0 - self._at(self._cdf, age)) / alive)
+
+    def quantile(self, share: float, running_at: float = 0.0) -> float:
+        """The age by which ``share`` of the tasks that ran at ``running_at`` are done."""
+        before = self._at(self._cdf, running_at)
+        if before >= 1.0 - 1e-9:
+            return running_at * 1.25 + _SHORTEST
+        return max(self._inverse(self._cdf, before + share * (1.0 - before)), running_at)
+
+    def next_look(self, looks: float, running_at: float = 0.0) -> float:
+        """The age of the next poll when a task is to get about ``looks`` polls in all.
+
+        For a price per poll the best density of polls goes with the square root of the hazard: often where
+        tasks end, seldom where they do not.
+        """
+        reached = self._at(self._polls, running_at)
+        target = reached + 1.0 / looks
+        if target >= self._polls[-1]:
+            return running_at * 1.25 + _SHORTEST
+        return self._inverse(self._polls, target)
+
+    def _changed(self) -> None:
+        self._stale = True
+
+    def _refresh(self) -> None:
+        self._stale = False
+        self.version += 1
+        weight = 1.0
+        observed: list[tuple[int, int, float]] = []
+        for low, high, own in reversed(self._seen):
+            observed.append((_bin(low) if low > 0 else 0, _bin(high), weight * own))
+            weight *= _MEMORY
+        # Waiting tasks are as recent as can be, but must not drown what has ended.
+        observed.extend((index, _COUNT - 1, float(number)) for index, number in self._waiting.items())
+        mass = self._prior
+        if observed:
+            # A start that rules nothing out, so that a published range that is wrong does no lasting harm.
+            mass = [0.9 * p + 0.1 / _COUNT for p in mass]
+            for _ in range(_STEPS):
+                mass = self._step(mass, observed)
+        self._mass = mass
+        self._cdf = [0.0, *accumulate(mass)]
+        self._polls = self._poll_density(mass)
+
+    def _step(self, mass: list[float], observed: list[tuple[int, int, float]]) -> list[float]:
+        """One step of self-consistency: spread each observation over its interval as ``mass`` lies there."""
+        below = [0.0, *accumulate(mass)]
+        slope = [0.0] * (_COUNT + 1)
+        total = _PRIOR_WEIGHT
+        for first, last, weight in observed:
+            inside = below[last + 1] - below[first]
+            if inside > 1e-15:
+                slope[first] += weight / inside
+                slope[last + 1] -= weight / inside
+                total += weight
+        return [
+            (m * max(c, 0.0) + _PRIOR_WEIGHT * p) / total
+            for m, c, p in zip(mass, accumulate(slope), self._prior, strict=False)
+        ]
+
+    def _poll_density(self, mass: list[float]) -> list[float]:
+        """Cumulative poll density, scaled so that a task is polled once on average."""
+        alive, rates, mean = 1.0, [0.0], 0.0
+        for share, width in zip(mass, _WIDTHS, strict=True):
+            middle = max(alive - share / 2, 1e-9)
+            rate = math.sqrt(share * width / middle)
+            rates.append(rate)
+            mean += rate * middle
+            alive = max(alive - share, 0.0)
+        return list(accumulate(rate / mean for rate in rates))
+
+    @staticmethod
+    def _at(cumulative: list[float], age: float) -> float:
+        if age <= 0:
+            return 0.0
+        index = bisect_left(EDGES, age) - 1
+        if index >= _COUNT:
+            return cumulative[-1]
+        low, high = cumulative[index], cumulative[index + 1]
+        return low + (high - low) * (age - EDGES[index]) / _WIDTHS[index]
+
+    @staticmethod
+    def _inverse(cumulative: list[float], value: float) -> float:
+        index = bisect_right(cumulative, value) - 1
+        if index >= _COUNT:
+            return EDGES[-1]
+        low, high = cumulative[index], cumulative[index + 1]
+        share = (value - low) / (high - low) if high > low else 0.0
+        return EDGES[index] + share * _WIDTHS[index]
+
+
+def _bin(age: float) -> int:
+    return min(max(bisect_left(EDGES, age) - 1, 0), _COUNT - 1)
+
+
+def _prior(low: float, high: float) -> list[float]:
+    """Most of the mass even over the published range, a little log-even for a good way on either side."""
+    low = max(low, 10 * _SHORTEST)
+    high = max(high, low * 1.2)
+    inside = 1.0 - _PRIOR_BELOW - _PRIOR_ABOVE
+    masses = []
+    for a, b in pairwise(EDGES):
+        mass = inside * _overlap(a, b, low, high) / (high - low)
+        mass += _PRIOR_BELOW * _log_overlap(a, b, low / _PRIOR_REACH, low)
+        mass += _PRIOR_ABOVE * _log_overlap(a, b, high, high * _PRIOR_REACH)
+        masses.append(mass)
+    total = sum(masses)
+    return [mass / total for mass in masses]
+
+
+def _overlap(a: float, b: float, low: float, high: float) -> float:
+    return max(0.0, min(b, high) - max(a, low))
+
+
+def _log_overlap(a: float, b: float, low: float, high: float) -> float:
+    a, b = max(a, low), min(b, high)
+    return math.log(b / a) / math.log(high / low) if b > a else 0.0

@@ -1,0 +1,349 @@
+"""The one polling loop: task ids in, tasks out as they finish. Runner, triggers and sensor all use it.
+
+It spends each request where its :class:`~aio_provider.jobs.polling.PollPlan` says, in turns of the key's
+:class:`~aio_provider.jobs.pacing.RateBudget`, and only ever sends GETs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
+
+from aio_provider.api.errors import (
+    AioError,
+    AuthenticationError,
+    InsufficientCreditsError,
+    NotFoundError,
+    ProtocolError,
+    RateLimitError,
+    ServerError,
+    TaskTimeoutError,
+    TransportError,
+)
+from aio_provider.jobs.pacing import Priority, RateBudget
+from aio_provider.jobs.polling import PollPlan
+
+if TYPE_CHECKING:
+    from aio_provider.api.tasks import Task
+
+log = logging.getLogger(__name__)
+
+#: answers that say nothing about the task: ask again later
+PASSING = (TransportError, ServerError, RateLimitError, ProtocolError, InsufficientCreditsError)
+#: polls under way at once; only a budget without a limit gets there
+_CONCURRENCY = 64
+#: the longest pause between two polls while the service cannot be reached, in seconds
+_LONGEST_PAUSE = 60.0
+#: a service without the task must say so at least this often before it is believed
+_NOT_FOUND_TIMES = 3
+
+
+class TaskSource(Protocol):
+    """What the poller needs of a client."""
+
+    async def get_task(self, task_id: str) -> Task: ...
+
+
+@dataclass(slots=True, eq=False)
+class _Followed:
+    result: asyncio.Future[Task]
+    submitted_at: float
+    watchers: int = 0
+    missing_since: float | None = None
+    missing: int = 0
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class _Weather:
+    """How the service as a whole is doing."""
+
+    failures: int = 0
+    pause_until: float = field(default=float("-inf"))
+
+
+class Poller:
+    """Follows tasks until they are done.
+
+    :param client: anything with an async ``get_task(task_id)``; its own retries should be off, so that each
+        request is counted.
+    :param budget: the key's budget.
+    :param plan: what is known about latencies; a new one by default.
+    :param user: in whose name turns are asked for (see :class:`RateBudget`); this poller by default.
+    :param not_found_grace: seconds for which a 404 only means that the task is not visible yet, or not for
+        the moment.
+    :param clock: seconds, never going back.
+    :param wall: seconds since the epoch, in which callers give times.
+    """
+
+    def __init__(
+        self,
+        client: TaskSource,
+        budget: RateBudget,
+        plan: PollPlan | None = None,
+        *,
+        user: object = None,
+        not_found_grace: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.client = client
+        self.budget = budget
+        self.plan = plan or PollPlan()
+        self._user = self if user is None else user
+        self._grace = not_found_grace
+        self._clock = clock
+        self._wall = wall
+        self._followed: dict[str, _Followed] = {}
+        self._loop_task: asyncio.Task[None] | None = None
+        self._polls: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._weather = _Weather()
+
+    def __len__(self) -> int:
+        return len(self._followed)
+
+    async def watch(
+        self,
+        task_id: str,
+        *,
+        kind: str,
+        model: str | None = None,
+        submitted_at: float | None = None,
+        deadline: float | None = None,
+    ) -> Task:
+        """Wait until a task is done, succeeded or failed.
+
+        Answers that are only passing (no connection, 5xx, 429, an unreadable body) are waited out.
+
+        :param task_id: the service's id.
+        :param kind: kind of generation, for what is known about its latency.
+        :param model: the model.
+        :param submitted_at: when it was accepted, seconds since the epoch; now by default.
+        :param deadline: when to stop waiting, seconds since the epoch; never by default.
+        :raises TaskTimeoutError: at the deadline; the task goes on at the service.
+        :raises NotFoundError: the service has no such task, and went on saying so.
+        :raises AuthenticationError: the key is refused; everyone who waits gets this.
+        """
+        followed = self._follow(task_id, kind, model, submitted_at)
+        followed.watchers += 1
+        timeout = None if deadline is None else max(deadline - self._wall(), 0.0)
+        try:
+            done, _ = await asyncio.wait([followed.result], timeout=timeout)
+            if not done:
+                raise TaskTimeoutError(
+                    f"Task {task_id} was still running at its deadline. It goes on at the service and can be "
+                    "picked up by its id.",
+                    task_id=task_id,
+                )
+            return followed.result.result()
+        finally:
+            followed.watchers -= 1
+            if not followed.watchers:
+                self._forget(task_id, followed)
+
+    async def aclose(self) -> None:
+        """Stop polling; whoever still waits is cancelled."""
+        tasks = [task for task in (self._loop_task, *self._polls) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for followed in self._followed.values():
+            followed.result.cancel()
+
+    # -- who is followed
+
+    def _follow(self, task_id: str, kind: str, model: str | None, submitted_at: float | None) -> _Followed:
+        followed = self._followed.get(task_id)
+        if followed is None:
+            now = self._clock()
+            age = 0.0 if submitted_at is None else max(self._wall() - submitted_at, 0.0)
+            result: asyncio.Future[Task] = asyncio.get_running_loop().create_future()
+            followed = self._followed[task_id] = _Followed(result, now - age)
+            self.plan.add(task_id, kind=kind, model=model, submitted_at=now - age, now=now)
+            if self._loop_task is None or self._loop_task.done():
+                self._loop_task = asyncio.create_task(self._poll_all())
+            self._wake.set()
+        return followed
+
+    def _forget(self, task_id: str, followed: _Followed) -> None:
+        if self._followed.get(task_id) is followed:
+            del self._followed[task_id]
+            self.plan.discard(task_id)
+            self._wake.set()
+        if not followed.result.done():
+            followed.result.cancel()
+        elif not followed.result.cancelled():
+            followed.result.exception()  # seen: a cancelled watcher is no reason for a warning
+
+    def _settle(self, task_id: str, result: Task | BaseException) -> None:
+        followed = self._followed.pop(task_id, None)
+        if followed is None or followed.result.done():
+            return
+        if isinstance(result, BaseException):
+            followed.result.set_exception(result)
+        else:
+            followed.result.set_result(result)
+
+    # -- the loop
+
+    async def _poll_all(self) -> None:
+        """Ask after one task a turn, for as long as any is followed."""
+        try:
+            while self._followed:
+                self._wake.clear()
+                if len(self._polls) >= _CONCURRENCY:
+                    await self._sleep(None)
+                    continue
+                pressed = self.budget.submissions_waiting > 0
+                due = self.plan.next_due(self._clock(), pressed)
+                if due is not None:
+                    due = max(due, self._weather.pause_until)
+                if due is None or due > self._clock():
+                    await self._sleep(due)
+                    continue
+                await self._take_turn()
+        except Exception as error:  # noqa: BLE001 - it is raised in everyone who waits
+            for task_id in list(self._followed):
+                self._settle(task_id, error)
+
+    async def _take_turn(self) -> None:
+        """Get a turn, and use it for what is best when it comes."""
+        priority = Priority.SURE_POLL if self.plan.sure(self._clock()) else Priority.SPARE_POLL
+        turn = self.budget.request(priority, self._user)
+        held = await turn.__aenter__()
+        pressed = self.budget.submissions_waiting > 0
+        task_id = self.plan.pick(self._clock(), pressed)
+        if task_id is None:
+            held.withdraw()
+            await turn.__aexit__(None, None, None)
+            await asyncio.sleep(0)
+            return
+        poll = asyncio.create_task(self._poll(task_id, turn))
+        self._polls.add(poll)
+        poll.add_done_callback(self._polled)
+
+    def _polled(self, poll: asyncio.Task[None]) -> None:
+        self._polls.discard(poll)
+        self._wake.set()
+        if not poll.cancelled() and (error := poll.exception()) is not None:
+            for task_id in list(self._followed):
+                self._settle(task_id, error)
+
+    async def _poll(self, task_id: str, turn: Any) -> None:
+        sent_at = self._clock()
+        try:
+            task = await self.client.get_task(task_id)
+        except PASSING as error:
+            self._passing(task_id, error)
+        except NotFoundError as error:
+            self._not_found(task_id, sent_at, error)
+        except AuthenticationError as error:
+            for other in list(self._followed):
+                self._settle(other, error)
+        except AioError as error:
+            self.plan.discard(task_id)
+            self._settle(task_id, error)
+        else:
+            self._weather.failures = 0
+            if task.done:
+                self.plan.ended(task_id, self._clock())
+                self._settle(task_id, task)
+            else:
+                self.plan.running(task_id, sent_at)
+                followed = self._followed.get(task_id)
+                if followed is not None:
+                    followed.missing, followed.missing_since, followed.failures = 0, None, 0
+        finally:
+            await turn.__aexit__(None, None, None)
+
+    def _passing(self, task_id: str, error: AioError) -> None:
+        now = self._clock()
+        followed = self._followed.get(task_id)
+        own = 0
+        if followed is not None:
+            followed.failures += 1
+            own = followed.failures
+        if isinstance(error, RateLimitError):
+            self.budget.close_for(error.retry_after)
+        elif isinstance(error, TransportError | ServerError) and now >= self._weather.pause_until:
+            # The service is down for all tasks alike: pause for all, not once a task.
+            self._weather.failures += 1
+            pause = min(0.25 * 2 ** min(self._weather.failures, 10), _LONGEST_PAUSE)
+            self._weather.pause_until = now + pause
+            log.log(
+                logging.WARNING if self._weather.failures > 2 else logging.DEBUG,
+                "Polling paused for %.1f s: %s: %s",
+                pause,
+                type(error).__name__,
+                error,
+            )
+        self.plan.lost(task_id, now + min(0.25 * 2 ** min(own, 10), _LONGEST_PAUSE))
+
+    def _not_found(self, task_id: str, sent_at: float, error: NotFoundError) -> None:
+        """A 404 soon after acceptance means running; one that stays means the task is gone."""
+        followed = self._followed.get(task_id)
+        if followed is None:
+            return
+        followed.missing += 1
+        if followed.missing_since is None:
+            followed.missing_since = sent_at
+        young = sent_at - followed.submitted_at < self._grace
+        recent = sent_at - followed.missing_since < self._grace
+        if followed.missing >= _NOT_FOUND_TIMES and not young and not recent:
+            self.plan.discard(task_id)
+            self._settle(task_id, error)
+        else:
+            wait = self._grace / 4 if not young else self._grace / 20
+            self.plan.lost(task_id, self._clock() + wait)
+
+    async def _sleep(self, until: float | None) -> None:
+        """Sleep until a time, or until a task comes, goes or is answered."""
+        timeout = None if until is None else max(until - self._clock(), 0.0)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+
+@dataclass(slots=True)
+class _Shared:
+    poller: Poller
+    users: int = 0
+
+
+_shared: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, _Shared]] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def shared_poller(key: Hashable, factory: Callable[[], Poller]) -> AsyncIterator[Poller]:
+    """The poller that everyone in this event loop uses for one key of the service.
+
+    A thousand deferred tasks in one triggerer are thus one polling loop, one client and one budget. The last
+    to leave closes the poller, and its client where that has an ``aclose``.
+
+    :param key: which one; see :func:`aio_provider.jobs.settings.key_id`.
+    :param factory: makes it, when there is none yet.
+    """
+    pollers = _shared.setdefault(asyncio.get_running_loop(), {})
+    shared = pollers.get(key)
+    if shared is None:
+        shared = pollers[key] = _Shared(factory())
+    shared.users += 1
+    try:
+        yield shared.poller
+    finally:
+        shared.users -= 1
+        if not shared.users:
+            del pollers[key]
+            await shared.poller.aclose()
+            close = getattr(shared.poller.client, "aclose", None)
+            if close is not None:
+                await close()

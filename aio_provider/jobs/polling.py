@@ -1,0 +1,294 @@
+"""Which task to ask after next, and when: a pure plan, told the time, that can be simulated without a clock.
+
+Two rules, by what a request costs at the moment:
+
+* **submissions are waiting** ("pressed"): every poll takes the place of a submission, so a task is asked
+  after once it is almost surely done;
+* **nothing waits**: requests would go unused, so tasks are asked after a handful of times, most often at
+  the ages where they tend to end.
+
+Latencies are learned for each (kind, model); the first guess is the catalog's.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+
+from aio_provider.jobs.latency import LatencyModel
+
+#: pressed: the first poll is due when this share of tasks is done, later ones when this share of the rest is
+_SURE = 0.97
+_SURE_AGAIN = 0.85
+#: not pressed: polls a task, all told
+_LOOKS = 9.5
+#: while little is known of a model, and for a few tasks ever after, the first poll is earlier, so as to learn
+_SCOUTS = 6
+_SCOUT_SHARE = 1 / 40
+#: a rush is remembered for this many typical latencies
+_RUSH_MEMORY = 1.5
+#: this many polls in a row that should have found a task done, and did not, tell of a changed service
+_DOUBT_AFTER = 3
+#: seconds between two refreshes of one model's figures
+_REFRESH_EVERY = 0.05
+_REBUILD_UP_TO = 2000
+
+
+@dataclass(slots=True, eq=False)
+class _Watch:
+    id: str
+    group: _Group
+    submitted_at: float
+    seen_running: float | None = None  # age at the last poll that found it running
+    not_before: float = -math.inf
+    look_at: float | None = None  # a scout's first poll, as an age
+    asking: bool = False
+    expected: float = 0.0  # probability that the poll under way finds it done
+    token: int = 0  # heap entries of an older token are void
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """The tasks of one model."""
+
+    latency: LatencyModel
+    fresh: list[_Due] = field(default_factory=list)  # by submission
+    spare: list[_Due] = field(default_factory=list)  # by when a spare request is worth it
+    sure: list[_Due] = field(default_factory=list)  # by when it is almost surely done
+    size: int = 0
+    scouted: int = 0
+    misses_in_a_row: int = 0
+    rush: float = 0.0
+    rush_at: float = -math.inf
+    refreshed_at: float = -math.inf
+    built: int = -1
+
+    def looks(self) -> float:
+        return 1.0 + (_LOOKS - 1.0) * (1.0 - self.rush) ** 2
+
+
+class PollPlan:
+    """When to ask after which task.
+
+    All times are seconds on one clock of the caller's choice; it is passed in, never read.
+
+    :param prior: the published range of a (kind, model), in seconds; the catalog's by default.
+    :param seed: of the few random choices.
+    """
+
+    def __init__(
+        self,
+        prior: Callable[[str, str | None], tuple[float, float]] | None = None,
+        *,
+        seed: int | None = None,
+    ) -> None:
+        self._prior = prior or _catalog_prior
+        self._random = random.Random(seed)
+        self._groups: dict[tuple[str, str | None], _Group] = {}
+        self._watches: dict[str, _Watch] = {}
+        self._seq = count()
+
+    def __len__(self) -> int:
+        return len(self._watches)
+
+    # -- tasks come and go
+
+    def add(self, task_id: str, *, kind: str, model: str | None, submitted_at: float, now: float) -> None:
+        """Follow a task."""
+        group = self._group(kind, model)
+        watch = _Watch(task_id, group, submitted_at)
+        self._watches[task_id] = watch
+        group.size += 1
+        scout = group.scouted < _SCOUTS or self._random.random() < _SCOUT_SHARE
+        if scout:
+            group.scouted += 1
+            watch.look_at = group.latency.quantile(self._random.uniform(0.3, 0.9))
+        self._push(watch)
+
+    def discard(self, task_id: str) -> None:
+        """Follow a task no longer."""
+        watch = self._watches.pop(task_id, None)
+        if watch is not None:
+            watch.token += 1
+            watch.group.size -= 1
+            watch.group.latency.left(watch.seen_running)
+
+    # -- polls
+
+    def next_due(self, now: float, pressed: bool) -> float | None:
+        """When the next poll is worth its request; ``None`` when no task is left to ask after."""
+        due = math.inf
+        for group in self._groups.values():
+            if group.size:
+                self._tend(group, now, pressed)
+                due = min(due, self._group_due(group, pressed)[0])
+        return None if due == math.inf else due
+
+    def pick(self, now: float, pressed: bool) -> str | None:
+        """The task that a request sent now should ask after: of those due, the likeliest to be done.
+
+        It is taken to be asked until :meth:`running`, :meth:`ended` or :meth:`lost` is called.
+        """
+        best: _Watch | None = None
+        best_chance = -1.0
+        for group in self._groups.values():
+            if not group.size:
+                continue
+            self._tend(group, now, pressed)
+            due, watch = self._group_due(group, pressed, now)
+            if watch is None or due > now:
+                continue
+            chance = group.latency.done_by(now - watch.submitted_at, watch.seen_running or 0.0)
+            if chance > best_chance:
+                best, best_chance = watch, chance
+        if best is None:
+            return None
+        best.asking = True
+        best.token += 1
+        best.expected = best_chance
+        return best.id
+
+    def sure(self, now: float) -> bool:
+        """Whether some task is almost surely done."""
+        return any(group.size and self._group_due(group, True)[0] <= now for group in self._groups.values())
+
+    def running(self, task_id: str, sent_at: float) -> None:
+        """The poll sent at ``sent_at`` found the task running."""
+        watch = self._watches.get(task_id)
+        if watch is None:
+            return
+        group = watch.group
+        age = max(sent_at - watch.submitted_at, 0.0)
+        group.latency.running(age, watch.seen_running)
+        watch.seen_running = age
+        watch.look_at = None
+        if watch.expected > 0.9:
+            group.misses_in_a_row += 1
+            if group.misses_in_a_row >= _DOUBT_AFTER:
+                group.latency.doubt()
+        watch.asking = False
+        self._push(watch)
+
+    def ended(self, task_id: str, answered_at: float) -> None:
+        """The poll answered at ``answered_at`` found the task done."""
+        watch = self._watches.pop(task_id, None)
+        if watch is None:
+            return
+        group = watch.group
+        group.size -= 1
+        watch.token += 1
+        group.latency.left(watch.seen_running)
+        group.latency.ended(watch.seen_running or 0.0, answered_at - watch.submitted_at)
+        if watch.expected > 0.9:
+            group.misses_in_a_row = 0
+
+    def lost(self, task_id: str, again_at: float) -> None:
+        """The poll had no usable answer; ask again, but not before ``again_at``."""
+        watch = self._watches.get(task_id)
+        if watch is not None:
+            watch.asking = False
+            watch.not_before = again_at
+            self._push(watch)
+
+    # -- what was learned
+
+    def learn(self, kind: str, model: str | None, low: float, high: float) -> None:
+        """A past task (of the ledger's) took between ``low`` and ``high`` seconds."""
+        group = self._group(kind, model)
+        group.latency.ended(low, high)
+        group.scouted += 1
+
+    def typical(self, kind: str, model: str | None) -> float:
+        """The median latency, in seconds."""
+        group = self._group(kind, model)
+        group.latency.refresh()
+        return group.latency.quantile(0.5)
+
+    # -- inside
+
+    def _group(self, kind: str, model: str | None) -> _Group:
+        group = self._groups.get((kind, model))
+        if group is None:
+            group = self._groups[kind, model] = _Group(LatencyModel(*self._prior(kind, model)))
+        return group
+
+    def _tend(self, group: _Group, now: float, pressed: bool) -> None:
+        """Bring a group's figures up to date."""
+        latency = group.latency
+        if now - group.refreshed_at >= _REFRESH_EVERY and not latency.fresh():
+            latency.refresh()
+            group.refreshed_at = now
+        if group.rush_at > -math.inf:
+            fade = math.exp(-max(now - group.rush_at, 0.0) / (_RUSH_MEMORY * latency.quantile(0.5)))
+            group.rush = 1.0 - (1.0 - group.rush) * fade if pressed else group.rush * fade
+        group.rush_at = now
+        if group.built != latency.version and len(group.spare) <= _REBUILD_UP_TO:
+            self._rebuild(group)
+
+    def _rebuild(self, group: _Group) -> None:
+        group.built = group.latency.version
+        watches = [watch for _, _, watch, token in group.spare if token == watch.token]
+        group.spare.clear()
+        group.sure.clear()
+        for watch in watches:
+            self._push(watch)
+
+    def _push(self, watch: _Watch) -> None:
+        group = watch.group
+        watch.token += 1
+        number = next(self._seq)
+        if watch.seen_running is None and watch.look_at is None and watch.not_before == -math.inf:
+            heapq.heappush(group.fresh, (watch.submitted_at, number, watch, watch.token))
+            return
+        heapq.heappush(group.spare, (self._due(watch, False), number, watch, watch.token))
+        heapq.heappush(group.sure, (self._due(watch, True), number, watch, watch.token))
+
+    def _due(self, watch: _Watch, pressed: bool) -> float:
+        latency = watch.group.latency
+        if watch.look_at is not None:
+            age = watch.look_at
+        elif pressed:
+            known = watch.seen_running
+            age = latency.quantile(_SURE) if known is None else latency.quantile(_SURE_AGAIN, known)
+        else:
+            age = latency.next_look(watch.group.looks(), watch.seen_running or 0.0)
+        if watch.seen_running is not None:
+            # Whatever the figures say, never hammer on one task.
+            age = max(age, watch.seen_running * 1.01 + 0.02)
+        return max(watch.submitted_at + age, watch.not_before)
+
+    def _group_due(self, group: _Group, pressed: bool, now: float = math.inf) -> tuple[float, _Watch | None]:
+        """The group's first due task. Stale keys are mended as they come to the top."""
+        heap = group.sure if pressed else group.spare
+        while heap:
+            due, number, watch, token = heap[0]
+            if token != watch.token:
+                heapq.heappop(heap)
+                continue
+            today = self._due(watch, pressed)
+            if today > due + 1e-9 and due <= now:
+                heapq.heapreplace(heap, (today, number, watch, token))
+                continue
+            break
+        fresh = group.fresh
+        while fresh and fresh[0][3] != fresh[0][2].token:
+            heapq.heappop(fresh)
+        first = heap[0] if heap else None
+        due = self._due(fresh[0][2], pressed) if fresh else math.inf
+        if first is not None and first[0] <= due:
+            return first[0], first[2]
+        return due, fresh[0][2] if fresh else None
+
+
+def _catalog_prior(kind: str, model: str | None) -> tuple[float, float]:
+    from aio_provider.api.catalog import load_catalog
+
+    latency = load_catalog().latency(kind, model)
+    return latency.min, latency.max
+
+
+_Due = tuple[float, int, _Watch, int]
