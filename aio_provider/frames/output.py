@@ -1,0 +1,159 @@
+"""The Parquet file of a run: checked before anything is spent, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import fsspec
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from aio_provider.api.errors import ConfigurationError
+from aio_provider.frames.schema import SCHEMA_VERSION, fix_types
+
+#: where in the file's key-value metadata the note of the run is
+METADATA_KEY: Final = b"aio_provider"
+_SUFFIXES = (".parquet", ".pq")
+
+
+@dataclass(frozen=True)
+class Output:
+    """A Parquet file to be.
+
+    :param url: path or fsspec URL.
+    :param prefix: of the output columns.
+    """
+
+    url: str
+    prefix: str
+
+    @classmethod
+    def at(cls, target: object, *, prefix: str) -> Output:
+        """Check the argument ``output=`` by itself.
+
+        :raises TypeError: not a path.
+        :raises ConfigurationError: not a Parquet file's name.
+        """
+        if not isinstance(target, str | os.PathLike):
+            raise TypeError(f"output must be a path or URL of a .parquet file, not {type(target).__name__}.")
+        url = os.fspath(target)
+        if not isinstance(url, str):
+            raise TypeError("output is bytes; give the path as text.")
+        if not url.lower().endswith(_SUFFIXES):
+            raise ConfigurationError(
+                f"output={url!r}: the result is written as Parquet, so the name must end in .parquet. "
+                "For another format, leave output out and write the returned DataFrame (out.to_csv(...))."
+            )
+        return cls(url, prefix)
+
+    def prepare(self, frame: pd.DataFrame, call: str, *, overwrite: bool) -> None:
+        """Make sure, before anything is spent, that the result can be written here.
+
+        :param frame: the input: its columns must fit into Parquet too.
+        :param call: the call's fingerprint; an existing file with the same one is a re-run's.
+        :param overwrite: replace whatever is there.
+        :raises FileExistsError: there is a file, and it is not this same call's.
+        :raises FileNotFoundError, PermissionError, OSError: the place cannot be written.
+        :raises ConfigurationError: a column that Parquet cannot hold.
+        """
+        arrow_input(frame)
+        fs, path = self._place()
+        if fs.isdir(path):
+            raise IsADirectoryError(f"output={self.url!r} is a folder; give a file's name.")
+        if fs.exists(path) and not overwrite:
+            self._check_same_call(fs, path, call)
+        parent = fs._parent(path)
+        if _is_local(fs) and not os.path.isdir(parent):
+            raise FileNotFoundError(f"output={self.url!r}: the folder {parent!r} does not exist; make it first.")
+        probe = self._temporary(path)
+        try:
+            fs.touch(probe)
+            fs.rm_file(probe)
+        except OSError as error:
+            raise type(error)(f"output={self.url!r} cannot be written: {error}") from error
+
+    def write(self, frame: pd.DataFrame, note: Mapping[str, Any]) -> None:
+        """Write the frame under a temporary name, then rename: a reader finds the old file or the new one.
+
+        :param frame: input and output columns.
+        :param note: about the run; kept as JSON under :data:`METADATA_KEY`.
+        """
+        table = fix_types(arrow_input(frame), self.prefix)
+        text = json.dumps({"schema_version": SCHEMA_VERSION, **note}, sort_keys=True)
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA_KEY: text.encode()})
+        fs, path = self._place()
+        temporary = self._temporary(path)
+        try:
+            with fs.open(temporary, "wb") as file:
+                pq.write_table(table, file)
+            if _is_local(fs):
+                _to_disk(temporary)
+                os.replace(temporary, path)
+            else:
+                fs.mv(temporary, path)
+        except BaseException:
+            if fs.exists(temporary):
+                fs.rm_file(temporary)
+            raise
+
+    def _check_same_call(self, fs: Any, path: str, call: str) -> None:
+        found = None
+        try:
+            with fs.open(path, "rb") as file:
+                found = read_note(file)
+        except (pa.ArrowException, OSError, ValueError):
+            pass  # not a Parquet file, so not ours: refused below like any other
+        if found is None or found.get("call") != call:
+            whose = "is not a result of aio.generate" if found is None else "holds the result of another call"
+            raise FileExistsError(
+                f"output={self.url!r} exists and {whose}. Pass overwrite=True to replace it, or give another name."
+            )
+
+    def _place(self) -> tuple[Any, str]:
+        fs, path = fsspec.core.url_to_fs(self.url)
+        return fs, os.path.abspath(path) if _is_local(fs) else path
+
+    def _temporary(self, path: str) -> str:
+        folder, _, name = path.rpartition("/")
+        return f"{folder}/.{name}.{uuid.uuid4().hex[:12]}.tmp"
+
+
+def arrow_input(frame: pd.DataFrame) -> pa.Table:
+    """The frame as an Arrow table.
+
+    :raises ConfigurationError: a column mixes types, so that Parquet cannot hold it.
+    """
+    try:
+        return pa.Table.from_pandas(frame)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"The input cannot be written as Parquet: {error}. Convert that column (for example "
+            "df[c] = df[c].astype(str)) or drop it, or leave output out."
+        ) from error
+
+
+def read_note(file: Any) -> dict[str, Any] | None:
+    """The note of the run in a Parquet file's metadata; ``None`` in a file that is not ours.
+
+    :param file: a path or an open file.
+    """
+    text = (pq.read_schema(file).metadata or {}).get(METADATA_KEY)
+    note = None if text is None else json.loads(text)
+    return note if isinstance(note, dict) else None
+
+
+def _is_local(fs: Any) -> bool:
+    return type(fs).__name__ == "LocalFileSystem"
+
+
+def _to_disk(path: str) -> None:
+    # without this a power cut after the rename can leave the new name with nothing in it
+    with Path(path).open("rb") as file:
+        os.fsync(file.fileno())

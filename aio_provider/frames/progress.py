@@ -1,0 +1,183 @@
+"""What the user sees while a run goes on: a bar in a terminal or notebook, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aio_provider.jobs.runner import Progress
+
+#: seconds between two lines in a log: the first come soon, then ever fewer, so a day's run is not a book
+LOG_INTERVALS = (2.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How far a run is, in rows."""
+
+    total: int
+    done: int = 0
+    failed: int = 0
+    in_flight: int = 0
+    reused: int = 0
+    credits: float = 0.0
+    eta_seconds: float | None = None
+
+    def line(self) -> str:
+        """One line of text, the same in every place."""
+        parts = [f"{self.done:,}/{self.total:,} rows"]
+        if self.failed:
+            parts.append(f"{self.failed:,} failed")
+        if self.reused:
+            parts.append(f"{self.reused:,} reused")
+        parts.append(f"{self.in_flight:,} in flight")
+        parts.append(f"{self.credits:,.6g} credits")
+        if self.eta_seconds is not None and self.done < self.total:
+            parts.append(f"about {clock(self.eta_seconds)} left")
+        return ", ".join(parts)
+
+
+class View:
+    """Holds the latest state of a run and draws it when asked.
+
+    :meth:`update` may be called from any thread and is cheap; :meth:`draw` belongs to the caller's thread.
+    """
+
+    def __init__(self, total: int, title: str) -> None:
+        self.title = title
+        self.state = Snapshot(total)
+
+    def update(self, progress: Progress, *, extra_done: int = 0, extra_failed: int = 0) -> None:
+        """Take the engine's figures, plus the rows that never reached it."""
+        self.state = Snapshot(
+            total=self.state.total,
+            done=progress.done + extra_done,
+            failed=progress.failed + extra_failed,
+            in_flight=progress.in_flight,
+            reused=progress.reused,
+            credits=progress.credits or 0.0,
+            eta_seconds=progress.eta_seconds,
+        )
+
+    def draw(self) -> None:
+        """Show the state; by default it is not shown."""
+
+    def say(self, text: str) -> None:
+        """Show a line of text; by default it is not shown."""
+
+    def close(self) -> None:
+        """Draw for the last time."""
+
+
+class BarView(View):
+    """A tqdm bar."""
+
+    def __init__(self, total: int, title: str, bar: Callable[..., Any]) -> None:
+        super().__init__(total, title)
+        self._bar = bar(total=total, desc=title, unit="row", bar_format=_BAR, leave=True)
+
+    def draw(self) -> None:
+        """Move the bar."""
+        state = self.state
+        postfix = {"failed": state.failed, "in flight": state.in_flight, "credits": f"{state.credits:,.6g}"}
+        left = "" if state.eta_seconds is None or state.done >= state.total else f", {clock(state.eta_seconds)} left"
+        text = ", ".join(f"{name} {value}" for name, value in postfix.items()) + left
+        self._bar.n = state.done
+        self._bar.set_postfix_str(text, refresh=True)
+
+    def say(self, text: str) -> None:
+        """Print beside the bar."""
+        self._bar.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        """Leave the bar standing."""
+        self.draw()
+        self._bar.close()
+
+
+class LogView(View):
+    """Lines of text, few of them."""
+
+    def __init__(
+        self, total: int, title: str, stream: IO[str] | None = None, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(total, title)
+        self._stream = stream
+        self._now = monotonic
+        self._lines = 0
+        self._last = monotonic()
+        self._shown = self.state
+
+    def draw(self) -> None:
+        """Write a line when it is time for one and something has changed."""
+        pause = LOG_INTERVALS[min(self._lines, len(LOG_INTERVALS) - 1)]
+        if self._now() - self._last >= pause and self.state != self._shown:
+            self._write()
+
+    def say(self, text: str) -> None:
+        """Write a line now."""
+        # looked up at each line: test runners and Airflow swap the stream under us
+        print(text, file=self._stream or sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Write the final state unless it is there already."""
+        if self.state != self._shown or not self._lines:
+            self._write()
+
+    def _write(self) -> None:
+        self._lines += 1
+        self._last, self._shown = self._now(), self.state
+        self.say(f"{self.title}: {self.state.line()}")
+
+
+def make_view(total: int, title: str, progress: bool | None) -> View:
+    """The view that suits where we run.
+
+    :param progress: ``None``: a bar in a terminal or notebook and a line now and then elsewhere; ``True``: the
+        same; ``False``: nothing.
+    """
+    if progress is False:
+        return View(total, title)
+    if in_notebook():
+        return BarView(total, title, _notebook_bar())
+    if sys.stderr is not None and sys.stderr.isatty():
+        from tqdm import tqdm
+
+        return BarView(total, title, tqdm)
+    return LogView(total, title)
+
+
+def in_notebook() -> bool:
+    """Whether this is an IPython kernel, which can show pictures (a terminal IPython cannot)."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and getattr(shell, "kernel", None) is not None
+
+
+def clock(seconds: float) -> str:
+    """A duration for people: ``45 s``, ``12 min``, ``3 h 20 min``."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes = round(whole / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {postfix}]"
+
+
+def _notebook_bar() -> Callable[..., Any]:
+    # tqdm.auto warns and draws text where ipywidgets is absent; the choice is the same without the warning
+    try:
+        import ipywidgets  # noqa: F401
+    except ImportError:
+        from tqdm import tqdm
+
+        return tqdm
+    from tqdm.notebook import tqdm as notebook_tqdm
+
+    return notebook_tqdm

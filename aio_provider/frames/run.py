@@ -1,0 +1,269 @@
+"""One run over the rows of a frame: jobs out to the engine, outcomes back to their rows, a report at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+
+from aio_provider.api.requests import GenerationRequest
+from aio_provider.frames.columns import plain
+from aio_provider.frames.progress import View, clock
+from aio_provider.frames.schema import RowResult, column_names, result_columns
+from aio_provider.frames.spec import Invalid, Nothing, RequestSpec
+from aio_provider.jobs.job import Job, Outcome, job_key, keyed
+from aio_provider.jobs.ledger import Entry, JobState, Ledger
+from aio_provider.jobs.pacing import rate_budget
+from aio_provider.jobs.runner import Progress, Runner
+
+if TYPE_CHECKING:
+    from aio_provider.api.client import AsyncAioClient
+    from aio_provider.frames.output import Output
+    from aio_provider.jobs.settings import Settings
+
+Reuse = Literal["always", "run", "never"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of a call that say how to run it; each is described at :func:`generate`."""
+
+    key: Any = None
+    prefix: str = "aio_"
+    max_credits: float | None = None
+    on_unknown: Literal["hold", "resubmit"] = "hold"
+    retry_failed: bool = False
+    reuse: Reuse = "always"
+    run_id: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Report:
+    """What a run came to."""
+
+    run_id: str
+    kind: str
+    rows: int
+    statuses: dict[str, int]
+    credits: float
+    reused: int
+    saved: float
+    seconds: float
+
+    def summary(self) -> str:
+        """One line for people."""
+        count = self.statuses
+        parts = [f"{self.rows:,} rows", f"{count.get('succeeded', 0):,} succeeded"]
+        parts += [f"{n:,} {name.replace('_', ' ')}" for name, n in sorted(count.items()) if name != "succeeded"]
+        if self.reused:
+            parts.append(f"{self.reused:,} reused (saved {self.saved:,.6g} credits)")
+        parts.append(f"{self.credits:,.6g} credits spent")
+        return f"{self.kind}: {', '.join(parts)}, in {clock(self.seconds)}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON, for a file's metadata and for ``out.attrs["aio"]``."""
+        return {
+            "run_id": self.run_id,
+            "kind": self.kind,
+            "rows": self.rows,
+            "statuses": dict(self.statuses),
+            "credits": self.credits,
+            "reused": self.reused,
+            "saved_credits": self.saved,
+        }
+
+
+class Run:
+    """A call under way: :meth:`collect` in a coroutine, then :meth:`frame_so_far` and :meth:`report` anywhere."""
+
+    def __init__(self, frame: pd.DataFrame, spec: RequestSpec, options: Options, settings: Settings) -> None:
+        self.frame = frame
+        self.spec = spec
+        self.options = options
+        self.settings = settings
+        self.run_id = options.run_id or uuid.uuid4().hex
+        self._results: list[RowResult | None] = [None] * len(frame)
+        self._positions: dict[str, int] = {}  # of the rows whose jobs are with the engine
+        self._copies: dict[int, int] = {}  # row → the earlier row that it shares a job with
+        self._spent = 0.0
+        self._reused = 0
+        self._saved = 0.0
+        self._own_done = 0
+        self._own_failed = 0
+        self._started = time.monotonic()
+
+    async def collect(self, view: View) -> None:
+        """Send every row's request and take in what becomes of it.
+
+        :param view: is told how far it is.
+        :raises AioError: what stopped the run early; :meth:`frame_so_far` still works.
+        """
+        options, settings = self.options, self.settings
+        ledger = await asyncio.to_thread(Ledger.open, settings.ledger)
+        try:
+            async with self._client as client:
+                budget = rate_budget(settings.requests_per_minute, settings.limiter_url, key_id=settings.key_id)
+                try:
+                    runner = Runner(
+                        client,
+                        ledger,
+                        budget,
+                        max_credits=options.max_credits,
+                        retry_failed=options.retry_failed,
+                        on_unknown=options.on_unknown,
+                        progress=lambda progress: self._tell(view, progress),
+                    )
+                    async for outcome in runner.run(self._jobs(), total=len(self.frame)):
+                        self._take(outcome)
+                finally:
+                    budget.close()
+        finally:
+            self._look_up(ledger)
+            ledger.close()
+
+    def frame_so_far(self) -> pd.DataFrame:
+        """The input's rows with the output columns; rows the engine never reached are ``not_submitted``."""
+        rest = RowResult("not_submitted", error="The run stopped before this row was sent; nothing was spent on it.")
+        results = [rest if result is None else result for result in self._filled()]
+        names = column_names(self.options.prefix)
+        kept = self.frame.drop(columns=[name for name in names if name in self.frame.columns])
+        out = pd.concat([kept, result_columns(results, kept.index, self.options.prefix)], axis="columns")
+        out.attrs = {**self.frame.attrs, "aio": self.report().to_dict()}
+        return out
+
+    def report(self) -> Report:
+        """The figures so far."""
+        statuses = Counter("not_submitted" if result is None else result.status for result in self._filled())
+        return Report(
+            run_id=self.run_id,
+            kind=self.spec.kind,
+            rows=len(self.frame),
+            statuses=dict(statuses),
+            credits=self._spent,
+            reused=self._reused,
+            saved=self._saved,
+            seconds=time.monotonic() - self._started,
+        )
+
+    def failures(self) -> list[tuple[Any, RowResult]]:
+        """The rows that failed, expired or are held, with their labels in the index."""
+        bad = ("failed", "expired", "unknown")
+        pairs = zip(self.frame.index, self._filled(), strict=True)
+        return [(label, result) for label, result in pairs if result is not None and result.status in bad]
+
+    def _jobs(self) -> Iterator[Job]:
+        """Jobs, one for each row that has something to do; the other rows get their result here."""
+        labels = {"run_id": self.run_id, **self.options.labels}
+        keys = None if self.options.key is None else [plain(value) for value in self.frame[self.options.key].tolist()]
+        counts: Counter[bytes] = Counter()
+        named: dict[str, tuple[int, bytes]] = {}
+        for position, item in enumerate(self.spec.requests(self.frame)):
+            if isinstance(item, Nothing):
+                self._settle(position, RowResult("skipped", error=item.reason))
+                continue
+            if isinstance(item, Invalid):
+                self._settle(position, RowResult("failed", error=str(item.error)))
+                continue
+            mark = bytes.fromhex(item.fingerprint[:32])
+            if keys is None:
+                key = self._content_key(item, counts[mark])
+                counts[mark] += 1
+            else:
+                if keys[position] is None:
+                    why = f"The key column {self.options.key!r} is null in this row; nothing was sent."
+                    self._settle(position, RowResult("failed", error=why))
+                    continue
+                key = keyed(keys[position], self.spec.kind, scope=self.settings.base_url, namespace=self._namespace)
+                first, known = named.setdefault(key, (position, mark))
+                if first != position:
+                    self._share(position, first, same=known == mark, value=keys[position])
+                    continue
+            self._positions[key] = position
+            yield Job(key, item, labels)
+
+    def _content_key(self, request: GenerationRequest, occurrence: int) -> str:
+        scope = self.settings.base_url
+        if self.options.reuse == "always":
+            return job_key(request, occurrence, scope=scope)
+        return keyed(
+            f"{request.fingerprint}:{occurrence}", self.spec.kind, scope=scope, namespace=f"run:{self.run_id}"
+        )
+
+    @property
+    def _namespace(self) -> str:
+        # The call's shape keeps two calls over one key column apart (two models, say): each has its own job for
+        # a row, and going back to the first finds its results. The run's id keeps runs apart where asked for.
+        shape = hashlib.sha256(json.dumps(self.spec.describe(), sort_keys=True).encode()).hexdigest()
+        return shape if self.options.reuse == "always" else f"{shape}:run:{self.run_id}"
+
+    def _share(self, position: int, first: int, *, same: bool, value: object) -> None:
+        if same:
+            self._copies[position] = first
+            self._own_done += 1
+            return
+        why = (
+            f"Key {value!r} is also the key of row {first} (counted from 0), which asks for something else; "
+            "make the keys unique, or leave key= out."
+        )
+        self._settle(position, RowResult("failed", error=why))
+
+    def _settle(self, position: int, result: RowResult) -> None:
+        self._results[position] = result
+        self._own_done += 1
+        self._own_failed += result.status == "failed"
+
+    def _take(self, outcome: Outcome) -> None:
+        position = self._positions.pop(outcome.key)
+        self._results[position] = RowResult.of(outcome)
+        if outcome.reused:
+            self._reused += 1
+            self._saved += outcome.credits or 0.0
+        else:
+            self._spent += outcome.credits or 0.0
+
+    def _tell(self, view: View, progress: Progress) -> None:
+        view.update(progress, extra_done=self._own_done, extra_failed=self._own_failed)
+
+    def _look_up(self, ledger: Ledger) -> None:
+        """After an early stop: what the record says of the jobs whose outcome did not arrive."""
+        if not self._positions:
+            return
+        for key, entry in ledger.get(self._positions).items():
+            self._results[self._positions[key]] = _recorded(entry)
+
+    def _filled(self) -> list[RowResult | None]:
+        results = list(self._results)
+        for position, first in self._copies.items():
+            results[position] = results[first]
+        return results
+
+
+#: what a row is called when its run stopped while its job was in this state
+_STATUS = {
+    JobState.PLANNED: "not_submitted",
+    JobState.INTENDED: "unknown",
+    JobState.ACCEPTED: "pending",
+}
+
+
+def _recorded(entry: Entry) -> RowResult:
+    return RowResult(
+        status=_STATUS.get(entry.state, str(entry.state)),
+        urls=entry.urls,
+        text=entry.text,
+        credits=entry.credits,
+        task_id=entry.task_id,
+        error=entry.error,
+        model=entry.model,
+        submitted_at=entry.submitted_at,
+        finished_at=entry.finished_at,
+    )

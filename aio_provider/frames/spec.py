@@ -1,0 +1,275 @@
+"""Which column feeds which request field: the arguments of a call, checked once, then applied to every row."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+from aio_provider.api.catalog import KINDS, load_catalog
+from aio_provider.api.errors import InvalidRequestError
+from aio_provider.api.requests import GenerationRequest
+from aio_provider.api.validation import resolve_model
+from aio_provider.frames.columns import (
+    Col,
+    Expression,
+    Lit,
+    nested_columns,
+    nested_description,
+    nested_value,
+    plain,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: fields that say what to make; a row where they are null has nothing to do
+_PROMPTS: Final = frozenset({"prompt", "text", "dialogue", "messages", "gpt_description_prompt", "lyrics"})
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """A row that asks for nothing: skipped at no cost."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """A row whose request would be refused: failed at no cost."""
+
+    error: InvalidRequestError
+
+
+@dataclass(frozen=True)
+class RequestSpec:
+    """How the rows of a frame become requests. Make one with :func:`make_spec`.
+
+    :param kind: one of :data:`aio_provider.api.catalog.KINDS`.
+    :param fields: request field → expression or constant (with expressions nested inside, from ``params``).
+    :param model: expression or constant; ``None`` for the endpoint's default.
+    """
+
+    kind: str
+    fields: Mapping[str, Any]
+    model: Expression | str | None = None
+
+    @cached_property
+    def columns(self) -> tuple[Hashable, ...]:
+        """Every column that is read, once each."""
+        names = [*nested_columns(self.model), *(n for value in self.fields.values() for n in nested_columns(value))]
+        return tuple(dict.fromkeys(names))
+
+    def describe(self) -> dict[str, Any]:
+        """A JSON form of the call: two calls that would send different requests differ in it."""
+        fields = {name: nested_description(value) for name, value in sorted(self.fields.items())}
+        return {"kind": self.kind, "model": nested_description(self.model), "fields": fields}
+
+    def check_columns(self, available: Sequence[Hashable]) -> None:
+        """Make sure that every column exists.
+
+        :raises InvalidRequestError: names the field, the nearest columns, and how to pass a constant.
+        """
+        known = set(available)
+        for name, value in [("model", self.model), *self.fields.items()]:
+            for column in nested_columns(value):
+                if column not in known:
+                    raise InvalidRequestError(no_column(name, value, column, available), field=name)
+
+    def check_constants(self, frame: pd.DataFrame) -> None:
+        """Find a constant that no row could be sent with, before the rows are gone through.
+
+        :raises InvalidRequestError: as the rows would have failed, each of them.
+        """
+        first = next((item for item in self.requests(frame) if not isinstance(item, Nothing)), None)
+        if isinstance(first, Invalid) and first.error.field is not None:
+            name = re.split(r"[.\[]", first.error.field)[0]
+            if name in self.fields and not any(nested_columns(self.fields[name])):
+                if not any(nested_columns(self.model)):
+                    raise first.error
+
+    def check_rows(self, frame: pd.DataFrame) -> None:
+        """Build every row's request, for ``errors="raise"``.
+
+        :raises InvalidRequestError: the first bad row's, saying how many there are.
+        """
+        bad = [(position, item) for position, item in enumerate(self.requests(frame)) if isinstance(item, Invalid)]
+        if bad:
+            position, first = bad[0]
+            raise InvalidRequestError(
+                f"{len(bad):,} of {len(frame):,} rows cannot be sent; the first is row {frame.index[position]!r}: "
+                f"{first.error} Nothing was sent.",
+                field=first.error.field,
+            ) from first.error
+
+    def requests(self, frame: pd.DataFrame) -> Iterator[GenerationRequest | Nothing | Invalid]:
+        """One item for each row, in order; built as they are asked for."""
+        columns = {name: frame[name].tolist() for name in self.columns}
+        for position in range(len(frame)):
+            yield self._request({name: plain(values[position]) for name, values in columns.items()})
+
+    def _request(self, row: Mapping[Hashable, Any]) -> GenerationRequest | Nothing | Invalid:
+        nothing = self._nothing(row)
+        if nothing is not None:
+            return nothing
+        model = nested_value(self.model, row.__getitem__)
+        try:
+            if model is None and self.model is not None:
+                raise InvalidRequestError(f"model: null in this row ({_source(self.model)}).", field="model")
+            if model is not None and not isinstance(model, str):
+                raise InvalidRequestError(f"model: must be text, got {type(model).__name__} {model!r}.", field="model")
+            return GenerationRequest.build(self.kind, model=model, **self._params(row))
+        except InvalidRequestError as error:
+            return Invalid(error)
+
+    def _nothing(self, row: Mapping[Hashable, Any]) -> Nothing | None:
+        """Why this row has nothing to do, if so: its prompt, or a picture it needs, is null."""
+        absent = {name for name in self._inputs if any(row[c] is None for c in nested_columns(self.fields[name]))}
+        needed = absent - _PROMPTS
+        prompts = [name for name in self._inputs if name in _PROMPTS]
+        # Some music models take either of two prompts: there it takes all of them to be null.
+        if prompts and absent.issuperset(prompts):
+            needed |= set(prompts)
+        if not needed:
+            return None
+        name = next(name for name in self._inputs if name in needed)
+        return Nothing(f"{name} is null in this row ({_source(self.fields[name])}); nothing was sent.")
+
+    @cached_property
+    def _inputs(self) -> tuple[str, ...]:
+        required = {name for name, param in load_catalog().endpoint(self.kind).params.items() if param.required}
+        return tuple(name for name in self.fields if name in _PROMPTS or name in required)
+
+    def _params(self, row: Mapping[Hashable, Any]) -> dict[str, Any]:
+        pairs = ((name, nested_value(value, row.__getitem__)) for name, value in self.fields.items())
+        return {name: value for name, value in pairs if value is not None}
+
+
+def make_spec(
+    kind: object, *, model: object = None, params: object = None, fields: Mapping[str, object] | None = None
+) -> RequestSpec:
+    """Check the arguments of a call that say what to send.
+
+    :param kind: one of :data:`aio_provider.api.catalog.KINDS`.
+    :param model: a model's name, or an expression.
+    :param params: constants and expressions, by request field.
+    :param fields: the call's own keywords: column names and expressions, by request field.
+    :raises InvalidRequestError: an unknown kind, a field given twice, or a needed one not at all.
+    :raises TypeError: an argument of the wrong type, or a keyword that is no request field.
+    """
+    kind = _check_kind(kind)
+    fields = dict(fields or {})
+    known = known_fields(kind)
+    for name in fields:
+        if name not in known:
+            raise TypeError(_no_keyword(name, kind, known))
+    resolved = {name: _expression(name, value) for name, value in fields.items() if value is not None}
+    for name, value in _check_params(params).items():
+        if name in resolved:
+            raise InvalidRequestError(f"{name}: given both as a keyword and in params; give it once.", field=name)
+        if name == "model":
+            raise InvalidRequestError("model: give it as model=..., not in params.", field="model")
+        if value is not None:
+            resolved[name] = value
+    spec = RequestSpec(kind, resolved, _check_model(kind, model))
+    _check_needed(spec)
+    return spec
+
+
+def known_fields(kind: str) -> list[str]:
+    """The request fields of a kind: its endpoint's, and those of its models."""
+    catalog = load_catalog()
+    names = dict.fromkeys(catalog.endpoint(kind).params)
+    for model in catalog.models(kind):
+        names.update(dict.fromkeys(model.params))
+    if kind in ("speech", "chat"):
+        names["prompt"] = None  # one dialogue line, one user message
+    if kind == "speech":
+        names["voice"] = None  # of that one line
+    names.pop("model", None)
+    return list(names)
+
+
+def _check_kind(kind: object) -> str:
+    if not isinstance(kind, str):
+        raise TypeError(f"kind must be one of {', '.join(KINDS)}, not {type(kind).__name__}.")
+    if kind not in KINDS:
+        near = difflib.get_close_matches(kind.lower(), KINDS, 1)
+        guess = f" Did you mean {near[0]!r}?" if near else ""
+        raise InvalidRequestError(f"kind: {kind!r} is none of {', '.join(KINDS)}.{guess}", field="kind")
+    return kind
+
+
+def _check_model(kind: str, model: object) -> Expression | str | None:
+    if model is None or isinstance(model, Expression):
+        return model
+    if isinstance(model, str):
+        resolve_model(kind, model, {})  # a model of another kind would fail every row
+        return model
+    raise TypeError(f"model must be a model's name or aio.col(...), not {type(model).__name__}.")
+
+
+def _check_params(params: object) -> Mapping[str, Any]:
+    if params is None:
+        return {}
+    if not isinstance(params, Mapping):
+        raise TypeError(f"params must be a dict of request fields, not {type(params).__name__}.")
+    for name in params:
+        if not isinstance(name, str):
+            raise TypeError(f"params: a request field's name is text, not {type(name).__name__} {name!r}.")
+    return params
+
+
+def _expression(name: str, value: object) -> Expression:
+    if isinstance(value, Expression):
+        return value
+    if isinstance(value, str | int | float | tuple) and not isinstance(value, bool):
+        return Col(value)
+    raise TypeError(
+        f"{name} must name a column, or be aio.template(...) or aio.lit(...), not {type(value).__name__}; "
+        f"for a constant write {name}=aio.lit({value!r}) or params={{{name!r}: {value!r}}}."
+    )
+
+
+def _check_needed(spec: RequestSpec) -> None:
+    if spec.kind in ("image", "video", "music", "speech", "chat"):
+        if not any(name in _PROMPTS for name in spec.fields):
+            raise InvalidRequestError(
+                f'prompt: not given; name the column it is in (prompt="caption"), or pass aio.template(...) for {spec.kind}.',
+                field="prompt",
+            )
+        return
+    for name, param in load_catalog().endpoint(spec.kind).params.items():
+        if param.required and name not in spec.fields:
+            raise InvalidRequestError(
+                f'{name}: not given; {spec.kind} needs it. Name the column that holds the URLs ({name}="photo_url").',
+                field=name,
+            )
+
+
+def _no_keyword(name: str, kind: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    return (
+        f"{name!r} is neither an argument nor a known request field of {kind}: {guess}"
+        f"A field this version does not know goes into params={{{name!r}: aio.col(...)}}."
+    )
+
+
+def no_column(name: str, value: object, column: Hashable, available: Sequence[Hashable]) -> str:
+    """The message for a column that is not there: the nearest one, and how to pass a constant."""
+    near = difflib.get_close_matches(str(column), [str(one) for one in available], 1, cutoff=0.5)
+    shown = ", ".join(repr(one) for one in list(available)[:12]) + (", …" if len(available) > 12 else "")
+    guess = f" Did you mean {near[0]!r}?" if near else f" The columns are: {shown or 'none'}."
+    constant = ""
+    if isinstance(value, Col) and name != "model":
+        constant = f" For a constant, write {name}=aio.lit({column!r}) or params={{{name!r}: {column!r}}}."
+    return f"{name}: there is no column {column!r}.{guess}{constant}"
+
+
+def _source(expression: object) -> str:
+    names = ", ".join(repr(name) for name in dict.fromkeys(nested_columns(expression)))
+    return f"from column {names}" if not isinstance(expression, Lit) and names else "a constant"
