@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from aio_provider.jobs.ledger import planning, verbs
+from aio_provider.jobs.ledger import archive, planning, reading, upkeep, verbs
+from aio_provider.jobs.ledger.archive import Pruned
 from aio_provider.jobs.ledger.errors import LedgerStateError, LedgerUnavailableError
 from aio_provider.jobs.ledger.model import Entry, Finished, JobState
 from aio_provider.jobs.ledger.planning import OnUnknown, Policy, chunks
-from aio_provider.jobs.ledger.schema import LABEL_COLUMNS, entry_of, jobs
+from aio_provider.jobs.ledger.reading import Wanted
+from aio_provider.jobs.ledger.schema import archives, jobs, past_attempts
 from aio_provider.jobs.ledger.store import BUSY_SECONDS, Store
 
 if TYPE_CHECKING:
@@ -27,11 +30,12 @@ LEASE_SECONDS = 120.0
 
 
 class Ledger:
-    """The record of every job: what was intended, accepted, paid. Thread-safe; one instance a database.
+    """The record of every job: what was intended, accepted, paid. Thread-safe.
 
-    ``plan`` jobs, ``intend`` those to submit (commits before the POST), then ``accept`` / ``release`` /
-    ``hold`` by what the service answered, and ``finish`` with the result. Every verb takes a batch and
-    commits it at once. Where an item is not allowed, the others are committed all the same and the error names it.
+    ``plan`` jobs, ``intend`` those to submit (it commits before the POST), then ``accept``, ``release`` or
+    ``hold`` them by what the service answered, and ``finish`` them with the result. Every verb takes a batch
+    and commits it at once. Where an item is not allowed, the error names it, and the others are committed
+    all the same.
 
     Errors of every method: :class:`~.errors.LedgerUnavailableError` when the database cannot be used.
     """
@@ -197,6 +201,56 @@ class Ledger:
         swept: list[Entry] = self._run(lambda conn, now: verbs.sweep(conn, now=now))
         return swept
 
+    # -- by hand ----------------------------------------------------------------------------------------
+
+    def settle(
+        self, key: str, *, task_id: str | None = None, not_submitted: bool = False, force: bool = False
+    ) -> Entry:
+        """Say what became of a job that is held as ``unknown``.
+
+        :param task_id: the service took it, and this is its task: ``accepted``, to be polled.
+        :param not_submitted: the service never took it: ``planned``, to be submitted by the next run.
+        :param force: also for an intent whose owner may still be alive.
+        :raises LedgerStateError: when the job is not held, or the task belongs to another job.
+        :raises ValueError: unless exactly one of ``task_id`` and ``not_submitted`` is given.
+        """
+        if (task_id is None) == (not not_submitted):
+            raise ValueError("settle: give either task_id or not_submitted=True")
+        entry: Entry = self._run(lambda conn, now: upkeep.settle(conn, key, task_id, force=force, now=now))
+        return entry
+
+    def forget(self, keys: Iterable[str], *, force: bool = False) -> int:
+        """Make these jobs unknown to the next run, so that it pays for them again. What they cost stays.
+
+        :param force: also jobs that are open and may have been charged.
+        :returns: how many were in the ledger.
+        :raises LedgerStateError: when one of them is open; then none is forgotten.
+        """
+        wanted = sorted(set(keys))
+
+        def work(conn: sa.engine.Connection, now: datetime) -> int:
+            return sum(upkeep.forget(conn, some, force=force, now=now) for some in chunks(wanted))
+
+        return int(self._run(work))
+
+    def prune(self, *, older_than: timedelta, to: str | Path) -> Pruned:
+        """Move jobs that ended longer ago than this from the database to Parquet files.
+
+        A job that has left is no longer known: running it again pays for it again. Jobs that are open stay.
+        The book lists the files and what their rows had cost (:meth:`archives`).
+
+        :param to: a folder, made if need be.
+        """
+        with self.store.read() as conn:
+            before = self.store.now(conn) - older_than
+        return archive.prune(self.store, before=before, folder=Path(to))
+
+    def archives(self) -> list[dict[str, Any]]:
+        """The files that rows were moved to: ``path, rows, credits, oldest, newest, created_at``."""
+        with self.store.read() as conn:
+            query = sa.select(archives).order_by(archives.c.created_at)
+            return [dict(row) for row in conn.execute(query).mappings()]
+
     # -- reading ----------------------------------------------------------------------------------------
 
     def get(self, keys: Iterable[str]) -> dict[str, Entry]:
@@ -213,34 +267,39 @@ class Ledger:
         state: JobState | Iterable[JobState] | None = None,
         kind: str | None = None,
         model: str | None = None,
-        labels: dict[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
         limit: int | None = None,
     ) -> Iterator[Entry]:
-        """Entries by key, read in pages, so that memory does not grow with the ledger.
+        """The present entries, by key; memory does not grow with the ledger.
 
         :param state: one state or several.
         :param labels: only jobs with these labels (``dag_id``, ``run_id``, ``user``, …).
+        :raises ValueError: for a label that cannot be selected by.
         """
-        query = sa.select(jobs)
-        if state is not None:
-            states = [state] if isinstance(state, JobState) else list(state)
-            query = query.where(jobs.c.state.in_([item.value for item in states]))
-        if kind is not None:
-            query = query.where(jobs.c.kind == kind)
-        if model is not None:
-            query = query.where(jobs.c.model == model)
-        for name, value in (labels or {}).items():
-            query = query.where(jobs.c[LABEL_COLUMNS["try_number" if name == "try" else name]] == value)
-        last, left = "", limit
-        while left is None or left > 0:
-            size = 1000 if left is None else min(1000, left)
-            with self.store.read() as conn:
-                page = query.where(jobs.c.key > last).order_by(jobs.c.key).limit(size)
-                found = [entry_of(row) for row in conn.execute(page)]
-            yield from found
-            if len(found) < size:
-                return
-            last, left = found[-1].key, None if left is None else left - size
+        wanted = Wanted.of(state, kind=kind, model=model, labels=labels)
+        return chain.from_iterable(reading.pages(self.store, jobs, wanted, limit))
+
+    def past_entries(
+        self,
+        *,
+        state: JobState | Iterable[JobState] | None = None,
+        kind: str | None = None,
+        model: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Entry]:
+        """Attempts that a newer one took the place of, and forgotten jobs: what they cost counts too."""
+        wanted = Wanted.of(state, kind=kind, model=model, labels=labels)
+        return chain.from_iterable(reading.pages(self.store, past_attempts, wanted, limit))
+
+    def counts(
+        self, *, past: bool = False, labels: Mapping[str, str] | None = None
+    ) -> dict[JobState, tuple[int, float]]:
+        """For each state the number of jobs and their credits.
+
+        :param past: of the past attempts instead of the present jobs.
+        """
+        return reading.counts(self.store, past_attempts if past else jobs, Wanted.of(None, labels=labels))
 
     def _run(self, work: Callable[[sa.engine.Connection, datetime], Any]) -> Any:
         return self.store.attempt(lambda conn: work(conn, self.store.now(conn)))

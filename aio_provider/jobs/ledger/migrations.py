@@ -7,10 +7,19 @@ from collections.abc import Callable, Mapping
 import sqlalchemy as sa
 
 from aio_provider.jobs.ledger.errors import LedgerVersionError
-from aio_provider.jobs.ledger.schema import SCHEMA_VERSION, meta, metadata
+from aio_provider.jobs.ledger.schema import SCHEMA_VERSION, archives, meta, metadata
 
-#: version -> the step that takes a ledger of that version one further
-STEPS: Mapping[int, Callable[[sa.engine.Connection], None]] = {}
+
+def _from_1(conn: sa.engine.Connection) -> None:
+    """Where an estimate comes from, and which files old rows were moved to."""
+    conn.execute(sa.text("ALTER TABLE aio_jobs ADD COLUMN estimate_source VARCHAR(16)"))
+    conn.execute(sa.text("ALTER TABLE aio_past_attempts ADD COLUMN estimate_source VARCHAR(16)"))
+    archives.create(conn)
+
+
+#: version -> the step that takes a ledger of that version one further. A step that has been released is never
+#: changed: ledgers out there have taken it.
+STEPS: Mapping[int, Callable[[sa.engine.Connection], None]] = {1: _from_1}
 
 # Any number that no one else's advisory lock uses: two processes must not create the tables at once.
 _LOCK = 0x610_1ED6E

@@ -74,6 +74,7 @@ class Entry:
     estimate_low: float | None = None
     estimate_likely: float | None = None
     estimate_high: float | None = None
+    estimate_source: str | None = None
     error: str | None = None
     error_type: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -85,6 +86,9 @@ class Entry:
     finished_at: datetime | None = None
     updated_at: datetime | None = None
     request: Mapping[str, Any] | None = None
+    #: for a past attempt: when and why it ceased to be the present one
+    superseded_at: datetime | None = None
+    superseded_for: str | None = None
 
     @property
     def submitted_at(self) -> datetime | None:

@@ -220,6 +220,7 @@ def _described(job: Job, policy: Policy) -> dict[str, Any]:
         "estimate_low": estimate.low if estimate else None,
         "estimate_likely": estimate.likely if estimate else None,
         "estimate_high": estimate.high if estimate else None,
+        "estimate_source": estimate.source if estimate else None,
         **label_columns(job.labels),
     }
 

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 
 from aio_provider.jobs.ledger.model import Entry, JobState
 
-SCHEMA_VERSION = 1
+#: 2 added ``estimate_source`` and the table of archives.
+SCHEMA_VERSION = 2
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
@@ -72,6 +73,7 @@ def _columns() -> list[sa.Column[Any]]:
         sa.Column("estimate_low", sa.Float),
         sa.Column("estimate_likely", sa.Float),
         sa.Column("estimate_high", sa.Float),
+        sa.Column("estimate_source", sa.String(16)),
         sa.Column("credits", sa.Float),
         # what became of it; service_task_id is the service's, task_id above is Airflow's
         sa.Column("service_task_id", sa.Text),
@@ -111,6 +113,18 @@ past_attempts = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
 )
 sa.Index("aio_past_attempts_key", past_attempts.c.key)
+
+#: Files that old rows were moved to: what left the tables, and what it had cost.
+archives = sa.Table(
+    "aio_archives",
+    metadata,
+    sa.Column("path", sa.String(1000), primary_key=True),
+    sa.Column("rows", sa.Integer, nullable=False),
+    sa.Column("credits", sa.Float, nullable=False),
+    sa.Column("oldest", UtcDateTime),
+    sa.Column("newest", UtcDateTime),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
 
 meta = sa.Table(
     "aio_meta",
@@ -167,6 +181,7 @@ def entry_of(row: Any) -> Entry:
         estimate_low=row.estimate_low,
         estimate_likely=row.estimate_likely,
         estimate_high=row.estimate_high,
+        estimate_source=row.estimate_source,
         error=row.error,
         error_type=row.error_type,
         labels=labels,
@@ -178,4 +193,6 @@ def entry_of(row: Any) -> Entry:
         finished_at=row.finished_at,
         updated_at=row.updated_at,
         request=row.request,
+        superseded_at=getattr(row, "superseded_at", None),
+        superseded_for=getattr(row, "reason", None),
     )

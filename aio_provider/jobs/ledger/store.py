@@ -112,6 +112,11 @@ class Store:
         value: datetime = conn.execute(sa.text("SELECT clock_timestamp()")).scalar_one()
         return value.astimezone(UTC)
 
+    def exclusive(self, conn: Connection, lock: int) -> None:
+        """Keep other processes from the same critical section until the transaction ends."""
+        if not self.is_sqlite:  # SQLite's write transactions exclude each other anyway
+            conn.execute(sa.text("SELECT pg_advisory_xact_lock(:id)"), {"id": lock})
+
     def require_room(self) -> None:
         """Refuse to go on when the disk under an SQLite ledger is nearly full.
 
@@ -309,8 +314,8 @@ def locate(target: str | Path | None) -> URL:
     except (sa.exc.ArgumentError, ValueError):
         # from None: the parser's message repeats the URL, password and all
         raise ConfigurationError(
-            "ledger: malformed database URL: give a path, sqlite:///path or postgresql://user:password@host/database "
-            "(percent-encode special characters of the password)"
+            "ledger: malformed database URL: give a path, sqlite:///path or "
+            "postgresql://user:password@host/database (percent-encode special characters of the password)"
         ) from None
     if backend == "sqlite" and not _in_memory(url):
         return url.set(database=str(Path(str(url.database)).expanduser().absolute()))

@@ -196,10 +196,11 @@ def finish(conn: Connection, items: Sequence[Ended], *, now: datetime) -> list[V
             return LedgerStateError(
                 f"job {result.key}: {result.state.value} is not an end", keys=[result.key]
             )
-        by_task = result.task_id is not None and row.service_task_id is not None
-        if (by_task and row.service_task_id != result.task_id) or not (
-            by_task or _is_theirs(item.owner, row)
-        ):
+        if row.service_task_id is not None:  # whoever polls a task may say how it ended
+            present = result.task_id in (None, row.service_task_id)
+        else:
+            present = _is_theirs(item.owner, row)
+        if not present:
             return late.finish(conn, row, result, item.owner, now)
         state = JobState(row.state)
         if result.state is not state and result.state not in STEPS[state]:

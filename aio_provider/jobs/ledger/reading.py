@@ -1,0 +1,76 @@
+"""Reading the book page by page, so that memory does not grow with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from aio_provider.jobs.ledger.model import Entry, JobState
+from aio_provider.jobs.ledger.schema import LABEL_COLUMNS, entry_of
+from aio_provider.jobs.ledger.store import Store
+
+_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which rows; None means any."""
+
+    states: frozenset[JobState] | None = None
+    kind: str | None = None
+    model: str | None = None
+    labels: Mapping[str, str] | None = None
+
+    @classmethod
+    def of(cls, state: JobState | Iterable[JobState] | None, **others: Any) -> Wanted:
+        """From one state or several.
+
+        :raises ValueError: for a label that has no column.
+        """
+        states = None if state is None else frozenset([state] if isinstance(state, JobState) else state)
+        for name in others.get("labels") or ():
+            if name not in LABEL_COLUMNS:
+                raise ValueError(f"label {name!r}: can only select by {', '.join(LABEL_COLUMNS)}")
+        return cls(states, **others)
+
+
+def pages(store: Store, table: sa.Table, wanted: Wanted, limit: int | None = None) -> Iterator[list[Entry]]:
+    """Pages of entries in the order of the table's primary key; each page is a transaction of its own."""
+    identity = table.primary_key.columns.values()[0]
+    query = _filter(sa.select(table), table, wanted).order_by(identity)
+    left = limit
+    last: Any = None
+    while left is None or left > 0:
+        size = _PAGE if left is None else min(_PAGE, left)
+        page = query.limit(size) if last is None else query.where(identity > last).limit(size)
+        with store.read() as conn:
+            rows = conn.execute(page).all()
+        if rows:
+            yield [entry_of(row) for row in rows]
+            last = getattr(rows[-1], identity.name)
+            left = None if left is None else left - len(rows)
+        if len(rows) < size:
+            return
+
+
+def counts(store: Store, table: sa.Table, wanted: Wanted) -> dict[JobState, tuple[int, float]]:
+    """How many rows there are in each state, and what they have cost."""
+    totals = sa.select(table.c.state, sa.func.count(), sa.func.coalesce(sa.func.sum(table.c.credits), 0.0))
+    with store.read() as conn:
+        rows = conn.execute(_filter(totals, table, wanted).group_by(table.c.state)).all()
+    return {JobState(state): (int(count), float(credits)) for state, count, credits in rows}
+
+
+def _filter(query: Any, table: sa.Table, wanted: Wanted) -> Any:
+    if wanted.states is not None:
+        query = query.where(table.c.state.in_(sorted(state.value for state in wanted.states)))
+    if wanted.kind is not None:
+        query = query.where(table.c.kind == wanted.kind)
+    if wanted.model is not None:
+        query = query.where(table.c.model == wanted.model)
+    for name, value in (wanted.labels or {}).items():
+        query = query.where(table.c[LABEL_COLUMNS[name]] == value)
+    return query
