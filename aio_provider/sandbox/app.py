@@ -1,4 +1,4 @@
-"""The routes of the API: who is asking, whether the limit allows it, which fault strikes, what is answered."""
+"""The routes of the API: who asks, whether the limit allows it, which fault strikes, what is answered."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from aio_provider.sandbox.tasks import Account, InsufficientCreditsError, Sandbo
 API = "/api/v1"
 
 _GATEWAY_PAGE = (
-    "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n"
+    "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n"
+    "<body>\r\n<center><h1>502 Bad Gateway</h1></center>\r\n"
     "<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
 )
 
@@ -77,7 +78,7 @@ class Service:
     # What happens to every API request.
 
     def _gate(self, request: Request, on: str, kind: str | None) -> tuple[str, Response | None]:
-        """Key, fault and limit, in that order; a request that a 429 fault refuses takes no place in the window."""
+        """Key, fault and limit, in that order; what a 429 fault refuses takes no place in the window."""
         counts = self.account.counts
         counts["requests"] += 1
         counts[on] += 1

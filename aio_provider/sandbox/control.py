@@ -1,4 +1,4 @@
-"""The sandbox's own routes, outside the API and its limit: ask what was charged, set faults and credits, reset."""
+"""The sandbox's own routes, outside the limit: ask what was charged, set faults and credits, reset."""
 
 from __future__ import annotations
 

@@ -40,9 +40,9 @@ NOTATION = "NAME, NAME:probability, NAME@n or NAME:every=n, and :kind=image, :on
 class Fault:
     """One fault: what happens, and to which of the requests it matches.
 
-    Written ``NAME`` (every matching request), ``NAME:0.1`` (that share, seeded), ``NAME@3`` (the third only) or
-    ``NAME:every=5``; further parts narrow it: ``:kind=video`` (that endpoint's kind), ``:on=submit``, ``:on=poll``
-    or ``:on=chat``, ``:times=2`` (then no more), and ``:seconds=2`` for ``slow``.
+    Written ``NAME`` (every matching request), ``NAME:0.1`` (that share, seeded), ``NAME@3`` (the third only)
+    or ``NAME:every=5``; further parts narrow it: ``:kind=video`` (that endpoint's kind), ``:on=submit``,
+    ``:on=poll`` or ``:on=chat``, ``:times=2`` (then no more), and ``:seconds=2`` for ``slow``.
 
     :param name: one of :data:`FAULTS`.
     :param probability: 0 to 1, of each matching request.

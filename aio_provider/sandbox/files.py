@@ -70,7 +70,7 @@ def _result(tasks: dict[str, SandboxTask], task: SandboxTask, index: int) -> byt
 
 
 def _subject(tasks: dict[str, SandboxTask], task: SandboxTask) -> str:
-    """What a tool's input shows: our own photos and results are recognised, other URLs give their file name."""
+    """What a tool's input shows: our own photos and results are known, other URLs give their file name."""
     url = task.body.get("image") or task.body.get("video") or ""
     if not isinstance(url, str):
         return ""

@@ -11,7 +11,7 @@ import struct
 import sys
 import wave
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -129,7 +129,7 @@ def film(aspect_ratio: str, note: str) -> bytes:
     """A two-second H.264 film in the asked orientation.
 
     :param aspect_ratio: such as ``16:9``.
-    :param note: put into a trailing ``free`` box, which players skip, so that different tasks give different files.
+    :param note: put into a trailing ``free`` box, which players skip, so that tasks give different files.
     """
     width, height = pictures.size_of(aspect_ratio)
     name = "square" if width == height else "landscape" if width > height else "portrait"
@@ -137,6 +137,6 @@ def film(aspect_ratio: str, note: str) -> bytes:
     return _asset(f"{name}.mp4") + struct.pack(">I4s", 8 + len(digest), b"free") + digest
 
 
-@lru_cache(maxsize=None)
+@cache
 def _asset(name: str) -> bytes:
     return (resources.files("aio_provider.sandbox") / "assets" / name).read_bytes()

@@ -19,16 +19,17 @@ _NEEDED = ("starlette", "uvicorn", "PIL")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
     config.addinivalue_line(
         "markers",
-        "aio_sandbox(**settings): settings of the aio_sandbox fixture, such as faults=['failed@1'], credits=20, "
-        "time_scale=0.01, requests_per_minute=60 (see aio_provider.sandbox.SandboxSettings)",
+        "aio_sandbox(**settings): settings of the aio_sandbox fixture, such as faults=['failed@1'], "
+        "credits=20, requests_per_minute=60 (see aio_provider.sandbox.SandboxSettings)",
     )
 
 
 @pytest.fixture
 def aio_sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    """A running :class:`aio_provider.sandbox.Sandbox`, a hundred times faster than the service and without a limit.
+    """A running :class:`aio_provider.sandbox.Sandbox`: a hundred times faster than the service, no limit.
 
     Set it up with ``@pytest.mark.aio_sandbox(faults=["429:0.1"], credits=50)``.
     """

@@ -1,4 +1,4 @@
-"""What the service documents, as the sandbox enforces it: routes, parameters and bounds, prices, latencies."""
+"""What the service documents, as the sandbox enforces it: routes, bounds, prices, latencies."""
 
 from __future__ import annotations
 

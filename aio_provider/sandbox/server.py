@@ -96,7 +96,7 @@ class Sandbox:
         self._thread = None
 
     def __enter__(self) -> Self:
-        return self.start()
+        return self if self._thread is not None else self.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
@@ -140,7 +140,7 @@ class Sandbox:
         return self.settings.api_key
 
     def environment(self, *, ledger: str | None = None) -> dict[str, str]:
-        """Environment variables for clients of this sandbox: see :func:`aio_provider.sandbox.environment.environment`.
+        """Environment variables for clients of this sandbox, the Airflow connection included.
 
         :param ledger: path or SQLAlchemy URL of the ledger; by default none is named.
         """
@@ -171,7 +171,8 @@ class Sandbox:
     @property
     def requests(self) -> dict[str, int]:
         """Counts of API requests: ``requests`` in all, ``submit``, ``poll``, ``chat``, ``accepted``, and each
-        error status answered, such as ``429``."""
+        error status answered, such as ``429``.
+        """
         return dict(self.account.counts)
 
     @property
@@ -202,7 +203,7 @@ class Sandbox:
     def _serve(self, server: uvicorn.Server, listener: socket.socket) -> None:
         try:
             server.run(sockets=[listener])
-        except BaseException as error:  # raised again by start(), in the thread of the caller
+        except BaseException as error:  # noqa: BLE001 - raised again by start(), in the caller's thread
             self._failure = error
 
     def _drop(self, scope: Scope) -> None:

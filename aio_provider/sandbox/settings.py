@@ -58,7 +58,7 @@ class SandboxSettings:
                 raise ValueError("api_key: must be a non-empty ASCII string without spaces")
         if not is_loopback(self.host):
             raise ValueError(
-                f"host: the sandbox binds loopback addresses only (127.0.0.1, ::1, localhost), got {self.host!r}"
+                f"host: the sandbox binds loopback only (127.0.0.1, ::1, localhost), got {self.host!r}"
             )
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port: must be 0 (any free one) to 65535, got {self.port}")

@@ -93,7 +93,7 @@ def cover_status(service: Service, task: SandboxTask) -> Mapping[str, Any]:
 
 
 def upload_cover_status(service: Service, task: SandboxTask) -> Mapping[str, Any]:
-    """``GET /audio/music/upload-cover/status``: the stored page ends in ``data:{task_id,status…``; clips follow."""
+    """``GET /audio/music/upload-cover/status``: published up to ``data:{task_id,status``; then clips."""
     shape = feed(service, task)["data"]
     data = {
         "task_id": task.task_id,

@@ -105,7 +105,7 @@ class RateWindow:
         """Take a place.
 
         :param now: seconds.
-        :return: ``None`` when admitted, else the seconds until the next place is free. A refusal takes no place.
+        :return: ``None`` when admitted, else seconds until the next place is free. A refusal takes none.
         """
         if not self.limit:
             return None
