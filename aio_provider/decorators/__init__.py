@@ -1,0 +1,1 @@
+"""TaskFlow decorators of API in One."""

@@ -1,0 +1,218 @@
+"""The Airflow hook of API in One: a connection in, a client, a ledger or an estimate out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseHook
+
+from aio_provider.api.client import AioClient, AsyncAioClient
+from aio_provider.api.errors import AioError, ConfigurationError
+from aio_provider.hooks.connection import read_connection, unknown_extras
+from aio_provider.hooks.sending import send_in_turn
+
+if TYPE_CHECKING:
+    from aio_provider.api.requests import GenerationRequest
+    from aio_provider.api.tasks import ChatCompletion, Task
+    from aio_provider.jobs.budget import Estimate
+    from aio_provider.jobs.ledger import Ledger
+    from aio_provider.jobs.pacing import RateBudget
+    from aio_provider.jobs.poller import Poller
+    from aio_provider.jobs.settings import Settings
+
+
+#: seconds for a last look at a task whose deadline passed unwatched
+_LAST_LOOK = 30.0
+
+
+class AioHook(BaseHook):
+    """
+    Reach API in One through an Airflow connection of type ``aio``.
+
+    The connection's password is the key. Its host, port and schema are the address, ``https://apiin.one/api/v1``
+    where they are empty. See :func:`aio_provider.hooks.connection.read_connection` for every field.
+
+    :param aio_conn_id: connection id.
+    """
+
+    conn_name_attr = "aio_conn_id"
+    default_conn_name = "aio_default"
+    conn_type = "aio"
+    hook_name = "API in One"
+
+    def __init__(self, aio_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.aio_conn_id = aio_conn_id
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The connection as settings (key, address, limits, ledger).
+
+        :raises ConfigurationError: a field is missing or cannot be used.
+        """
+        return self._read(self.get_connection(self.aio_conn_id))
+
+    async def aget_settings(self) -> Settings:
+        """The same as :attr:`settings`, without blocking an event loop: what triggers use."""
+        if "settings" not in self.__dict__:
+            from airflow.providers.common.compat.connection import get_async_connection
+
+            self.__dict__["settings"] = self._read(await get_async_connection(self.aio_conn_id, type(self)))
+        return self.settings
+
+    def get_conn(self) -> AioClient:
+        """A new client; close it, or use it as a context manager.
+
+        :raises ConfigurationError: the connection cannot be used.
+        """
+        return AioClient(**client_arguments(self.settings))
+
+    async def get_async_conn(self) -> AsyncAioClient:
+        """A new asynchronous client; close it, or use it as an asynchronous context manager."""
+        return AsyncAioClient(**client_arguments(await self.aget_settings()))
+
+    async def submit(
+        self, request: GenerationRequest, *, intend: Callable[[], None], release: Callable[[], None]
+    ) -> Task:
+        """Submit one generation in its turn; see :func:`aio_provider.hooks.sending.send_in_turn`."""
+        settings = await self.aget_settings()
+        async with AsyncAioClient(**client_arguments(settings), retry=None) as client:
+            budget = budget_of(settings)
+            return await send_in_turn(lambda: client.submit(request), budget, intend=intend, release=release)
+
+    async def chat(
+        self, request: GenerationRequest, *, intend: Callable[[], None], release: Callable[[], None]
+    ) -> ChatCompletion:
+        """Ask a chat model in its turn; otherwise as :meth:`submit`."""
+        settings = await self.aget_settings()
+        async with AsyncAioClient(**client_arguments(settings), retry=None) as client:
+            budget = budget_of(settings)
+            return await send_in_turn(lambda: client.chat(request), budget, intend=intend, release=release)
+
+    async def watch(
+        self, aio_task_id: str, *, kind: str, model: str | None, submitted_at: float, deadline: float | None
+    ) -> Task:
+        """Wait until a task has ended. Sends GETs only.
+
+        Everyone in this event loop who watches tasks of the same key shares one poller.
+
+        :param submitted_at: seconds since 1970; with ``kind`` and ``model`` it tells when a poll is worth a request.
+        :param deadline: seconds since 1970; ``None``: no end.
+        :raises TaskTimeoutError: at the deadline.
+        :raises NotFoundError: the service does not know the task (any more).
+        :raises AuthenticationError: the key is refused.
+        """
+        from aio_provider.jobs.poller import shared_poller
+
+        settings = await self.aget_settings()
+        now = time.time()
+        if deadline is not None and deadline <= now:
+            # It passed while nobody looked (a triggerer was down): look once before giving up.
+            deadline = now + _LAST_LOOK
+        key = (settings.key_id, settings.requests_per_minute, settings.limiter_url)
+        async with shared_poller(key, lambda: poller_of(settings)) as poller:
+            return await poller.watch(
+                aio_task_id, kind=kind, model=model, submitted_at=submitted_at, deadline=deadline
+            )
+
+    def ledger(self) -> Ledger:
+        """The ledger the connection names in ``ledger_url``, else the ledger file of this machine's user.
+
+        The caller closes it.
+        """
+        from aio_provider.jobs.ledger import Ledger
+
+        return Ledger.open(self.settings.ledger)
+
+    def estimate(self, requests: Iterable[GenerationRequest]) -> Estimate:
+        """What requests are expected to cost, in credits. Sends nothing and spends nothing.
+
+        :param requests: built with :class:`aio_provider.api.requests.GenerationRequest`.
+        """
+        from aio_provider.jobs.budget import estimate
+
+        with self.ledger() as ledger:
+            return estimate(requests, ledger=ledger)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask for a task that cannot exist: the key works when the answer is 404. Costs nothing.
+
+        :returns: whether it works, and a sentence for the user.
+        """
+        try:
+            with self.get_conn() as client:
+                client.check()
+                return True, f"The key works at {client.base_url}. Nothing was spent."
+        except (AioError, ConfigurationError) as error:
+            return False, str(error)
+
+    def _read(self, conn: Any) -> Settings:
+        unknown = unknown_extras(conn)
+        if unknown:
+            self.log.warning("Connection %r: unknown extra fields %s are ignored.", self.aio_conn_id, unknown)
+        return read_connection(conn)
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Fields of the connection form in Airflow 2.11; Airflow 3 reads ``conn-fields`` of the provider info."""
+        from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
+        from flask_babel import lazy_gettext
+        from wtforms import BooleanField, IntegerField, PasswordField, StringField
+        from wtforms.validators import NumberRange, Optional
+
+        from aio_provider.get_provider_info import CONN_FIELDS
+
+        widgets: dict[str, Any] = {}
+        for name, field in CONN_FIELDS.items():
+            schema = field["schema"]
+            label, description = lazy_gettext(field["label"]), field["description"]
+            if "boolean" in schema["type"]:
+                widgets[name] = BooleanField(label, description=description)
+            elif "integer" in schema["type"]:
+                widgets[name] = IntegerField(
+                    label,
+                    widget=BS3TextFieldWidget(),
+                    validators=[Optional(), NumberRange(min=schema["minimum"])],
+                    description=description,
+                )
+            elif schema.get("format") == "password":
+                widgets[name] = PasswordField(label, widget=BS3PasswordFieldWidget(), description=description)
+            else:
+                widgets[name] = StringField(label, widget=BS3TextFieldWidget(), description=description)
+        return widgets
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Labels of the connection form in Airflow 2.11."""
+        from aio_provider.get_provider_info import UI_FIELD_BEHAVIOUR
+
+        return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
+
+
+def budget_of(settings: Settings) -> RateBudget:
+    """The rate budget of the key, shared with whoever else uses it as ``limiter_url`` says."""
+    from aio_provider.jobs.pacing import rate_budget
+
+    return rate_budget(settings.requests_per_minute, limiter_url=settings.limiter_url, key_id=settings.key_id)
+
+
+def poller_of(settings: Settings) -> Poller:
+    """A poller with a client, a budget and a plan of its own."""
+    from aio_provider.jobs.poller import Poller
+    from aio_provider.jobs.polling import PollPlan
+
+    return Poller(AsyncAioClient(**client_arguments(settings), retry=None), budget_of(settings), PollPlan())
+
+
+def client_arguments(settings: Settings) -> dict[str, Any]:
+    """Arguments of a client for these settings."""
+    return {
+        "api_key": settings.api_key,
+        "base_url": settings.base_url,
+        "timeout": settings.timeout,
+        "allow_insecure": settings.allow_insecure,
+        "on_server_error": settings.on_server_error,
+    }

@@ -1,0 +1,96 @@
+"""What operators and the sensor hand over: the XCom result, and what assets and OpenLineage are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from aio_provider.jobs.ledger import Entry
+
+
+def result_of(
+    task: Mapping[str, Any], *, kind: str, model: str | None, submitted_at: float | None
+) -> dict[str, Any]:
+    """The XCom result of a task that ended: plain JSON.
+
+    :param task: :meth:`aio_provider.api.tasks.Task.to_dict`.
+    :param submitted_at: seconds since 1970.
+    """
+    chat = {name: task[name] for name in ("text", "usage", "tool_calls") if name in task}
+    return {
+        **chat,
+        "task_id": task["task_id"],
+        "status": task["status"],
+        "urls": list(task.get("urls") or ()),
+        "credits": task.get("credits"),
+        "model": model or task.get("model"),
+        "kind": kind,
+        "submitted_at": iso(submitted_at),
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "error": task.get("error"),
+        "reused": False,
+    }
+
+
+def result_of_entry(entry: Entry) -> dict[str, Any]:
+    """The XCom result of a job that the ledger knows as finished."""
+    result: dict[str, Any] = {
+        "task_id": entry.task_id,
+        "status": entry.state.value,
+        "urls": list(entry.urls),
+        "credits": entry.credits,
+        "model": entry.model,
+        "kind": entry.kind,
+        "submitted_at": entry.submitted_at.isoformat(timespec="seconds") if entry.submitted_at else None,
+        "finished_at": entry.finished_at.isoformat(timespec="seconds") if entry.finished_at else None,
+        "error": entry.error,
+        "reused": False,
+    }
+    if entry.text is not None:
+        result["text"] = entry.text
+    return result
+
+
+def iso(seconds: float | None) -> str | None:
+    """Seconds since 1970 as ISO 8601 in UTC."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def tell_assets(
+    context: Context, *, rows: int, credits: float | None, failures: int, reused: int = 0
+) -> None:
+    """Put rows, credits and failures on the asset events of the task's outlets.
+
+    :param rows: results that are there.
+    :param credits: what they cost, by the service's own account; ``None`` where it does not say.
+    :param failures: rows without a result.
+    :param reused: rows that were paid for earlier.
+    """
+    outlets = getattr(context.get("task"), "outlets", None) or ()
+    events: Any = context.get("outlet_events")
+    if events is None:
+        return
+    for outlet in outlets:
+        if hasattr(outlet, "uri"):  # an asset; an alias has none before the task names one
+            events[outlet].extra = {"rows": rows, "credits": credits, "failures": failures, "reused": reused}
+
+
+def openlineage(inputs: Iterable[str], outputs: Iterable[str]) -> Any:
+    """URLs as OpenLineage datasets: the origin is the namespace, the path the name (a query may hold a signature)."""
+    from urllib.parse import urlsplit
+
+    from airflow.providers.common.compat.openlineage.facet import Dataset
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    def datasets(urls: Iterable[str]) -> list[Dataset]:
+        parts = [urlsplit(url) for url in urls]
+        return [
+            Dataset(namespace=f"{p.scheme}://{p.netloc.rpartition('@')[2]}", name=p.path or "/")
+            for p in parts
+        ]
+
+    return OperatorLineage(inputs=datasets(inputs), outputs=datasets(outputs))

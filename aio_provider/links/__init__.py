@@ -1,0 +1,1 @@
+"""Operator links of API in One, for the Airflow UI."""

@@ -1,0 +1,167 @@
+"""The record of a task instance's job in the ledger, and the book kept of jobs that are recorded elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+from aio_provider.hooks.results import result_of_entry
+from aio_provider.jobs.ledger import Finished, JobConflictError, JobState, Ledger, new_owner
+from aio_provider.operators.record import (
+    IntentLostError,
+    JobIdentity,
+    OnUnknown,
+    RequestChangedError,
+    Reuse,
+    Started,
+    held,
+)
+
+if TYPE_CHECKING:
+    from aio_provider.jobs.job import Job
+    from aio_provider.jobs.ledger import Entry
+
+#: seconds to wait for another process that is just submitting the same job, and between two looks at it
+_PATIENCE, _LOOK = 90.0, 1.0
+
+
+class LedgerRecord:
+    """The record in a ledger: one row a job, written before and after the POST.
+
+    :param ledger: closed with the record.
+    :param job: the job, while there is a request to submit; ``None`` when a finished one is handed over.
+    :param settle_with: how the ledger is named on the command line, for the message about a held job.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        identity: JobIdentity,
+        job: Job | None = None,
+        *,
+        on_unknown: OnUnknown = "hold",
+        retry_failed: bool = True,
+        reuse: Reuse = "run",
+        settle_with: str = "aio ledger",
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._ledger = ledger
+        self._identity = identity
+        self._job = job
+        self._on_unknown = on_unknown
+        self._retry_failed = retry_failed
+        self._reuse = reuse
+        self._settle_with = settle_with
+        self._sleep = sleep
+        self._owner = new_owner()
+        self._entry: Entry | None = None
+
+    def find(self) -> Started | None:
+        """See :meth:`aio_provider.operators.record.Record.find`. Waits while another process submits this job."""
+        for _ in range(int(_PATIENCE / _LOOK)):
+            self._entry = entry = self._plan()
+            if entry.state is JobState.PLANNED:
+                return None
+            if entry.state is not JobState.INTENDED:
+                return self._started(entry)
+            self._sleep(_LOOK)  # its answer, or the end of its lease, decides
+        raise AirflowException(
+            f"{self._identity} is being submitted by another process since {entry.intended_at}. "
+            "Nothing was sent; a retry looks again."
+        )
+
+    def intend(self) -> None:
+        """See :meth:`aio_provider.operators.record.Record.intend`."""
+        assert self._entry is not None, "find() comes first"
+        if not self._ledger.intend([self._entry], owner=self._owner):
+            raise IntentLostError(str(self._identity))
+
+    def sending(self) -> AbstractContextManager[None]:
+        """Renews the lease of the intent."""
+        return self._ledger.renewing(self._owner)
+
+    def accept(self, task_id: str, submitted_at: float) -> None:
+        """See :meth:`aio_provider.operators.record.Record.accept`."""
+        self._ledger.accept([(self._identity.key, task_id)], owner=self._owner)
+
+    def release(self) -> None:
+        """See :meth:`aio_provider.operators.record.Record.release`."""
+        self._ledger.release([self._identity.key], owner=self._owner)
+
+    def hold(self, error: str) -> AirflowFailException:
+        """See :meth:`aio_provider.operators.record.Record.hold`."""
+        self._ledger.hold([(self._identity.key, error)], owner=self._owner)
+        return self._held(error)
+
+    def finish(self, state: str, result: dict[str, Any]) -> None:
+        """See :meth:`aio_provider.operators.record.Record.finish`."""
+        self._ledger.finish([finished(self._identity.key, state, result)])
+
+    def close(self) -> None:
+        """Close the ledger."""
+        self._ledger.close()
+
+    def _plan(self) -> Entry:
+        assert self._job is not None
+        try:
+            [entry] = self._ledger.plan(
+                [self._job],
+                retry_failed=self._retry_failed,
+                on_unknown=self._on_unknown,
+                owner=self._owner,
+                scope=self._identity.service,
+            )
+        except JobConflictError as error:
+            open_entry = self._ledger.get([self._identity.key])[self._identity.key]
+            if open_entry.state is JobState.ACCEPTED and open_entry.task_id:
+                raise RequestChangedError(open_entry.task_id, str(error)) from error
+            raise self._held(f"it has changed since, too ({error})") from error
+        if self._reuse == "never" and entry.state is JobState.SUCCEEDED:
+            self._ledger.forget([entry.key])
+            return self._plan()
+        return entry
+
+    def _started(self, entry: Entry) -> Started:
+        if entry.state is JobState.UNKNOWN:
+            raise self._held(entry.error or "its answer was lost")
+        if entry.state is JobState.FAILED:
+            raise AirflowFailException(
+                f"Task {entry.task_id} of {self._identity} failed: {entry.error}. "
+                "retry_failed=False: it is not submitted again."
+            )
+        if entry.state is JobState.EXPIRED:
+            raise AirflowFailException(
+                f"The service no longer knows task {entry.task_id} of {self._identity}, which was paid for. "
+                f"To pay for a new one: {self._settle_with} forget {entry.key} and clear the task."
+            )
+        submitted_at = entry.submitted_at.timestamp() if entry.submitted_at else None
+        result = result_of_entry(entry) if entry.state is JobState.SUCCEEDED else None
+        return Started(entry.task_id, submitted_at, result)
+
+    def _held(self, reason: str) -> AirflowFailException:
+        key = self._identity.key
+        return held(
+            self._identity,
+            reason,
+            where=f"the ledger is {self._ledger.url}",
+            was_taken=f"{self._settle_with} resolve {key} --task-id THE_TASK_ID",
+            was_not=f"{self._settle_with} resolve {key} --not-submitted",
+        )
+
+
+def finished(key: str, state: str, result: dict[str, Any]) -> Finished:
+    """An operator's result as the ledger takes it."""
+    return Finished(
+        key,
+        JobState(state),
+        urls=tuple(result.get("urls") or ()),
+        text=result.get("text"),
+        credits=result.get("credits"),
+        error=result.get("error"),
+        error_type=result.get("error_type"),
+        task_id=result.get("task_id"),
+    )

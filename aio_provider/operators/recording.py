@@ -1,0 +1,221 @@
+"""Which job a task instance stands for, and where its record is kept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from aio_provider.api.requests import GenerationRequest
+from aio_provider.jobs.job import Job, keyed, service_scope
+from aio_provider.operators.record import JobIdentity, OnUnknown, Record, Reuse, Started, TaskStateRecord
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from aio_provider.hooks.aio import AioHook
+    from aio_provider.jobs.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+
+def place_of(context: Context) -> dict[str, Any]:
+    """Which task instance this is: the part of a job's identity that a retry keeps (so: without the try number)."""
+    ti: Any = context["ti"]
+    return {
+        "dag_id": ti.dag_id,
+        "run_id": ti.run_id,
+        "task_id": ti.task_id,
+        "map_index": -1 if ti.map_index is None else ti.map_index,
+    }
+
+
+def labels_of(context: Context) -> dict[str, str]:
+    """Who asks: the columns that accounting groups by."""
+    ti: Any = context["ti"]
+    return {**{name: str(value) for name, value in place_of(context).items()}, "try": str(ti.try_number)}
+
+
+def identify(context: Context, request: GenerationRequest, base_url: str, reuse: Reuse) -> JobIdentity:
+    """The job of this task instance, for this request.
+
+    :param reuse: under ``"always"`` the run is left out of the key and the request is put in: a later run of the
+        same task finds the job of an earlier one when it asks for the same.
+    """
+    place = place_of(context)
+    whose = [place["dag_id"], place["task_id"], str(place["map_index"])]
+    whose.append(request.fingerprint if reuse == "always" else place["run_id"])
+    return JobIdentity(
+        key=keyed("\0".join(whose), request.kind, scope=base_url, namespace=f"airflow:{reuse}"),
+        fingerprint=request.fingerprint,
+        service=service_scope(base_url),
+        kind=request.kind,
+        model=request.model,
+        **place,
+    )
+
+
+def open_record(
+    context: Context,
+    hook: AioHook,
+    identity: JobIdentity,
+    request: GenerationRequest | None,
+    *,
+    on_unknown: OnUnknown,
+    retry_failed: bool,
+    reuse: Reuse,
+) -> Record:
+    """The record of this job: the connection's ledger, else the task state store, else this machine's ledger file.
+
+    :param request: what is to be submitted; ``None`` when a finished job is handed over.
+    :raises AirflowFailException: ``reuse="always"`` without a ledger.
+    """
+    from aio_provider.operators.ledger_record import LedgerRecord
+
+    policy: dict[str, Any] = {"on_unknown": on_unknown, "retry_failed": retry_failed, "reuse": reuse}
+    job = None if request is None else Job(identity.key, request, labels_of(context))
+    if hook.settings.ledger:
+        return LedgerRecord(
+            hook.ledger(), identity, job, settle_with="AIO_LEDGER=<ledger_url> aio ledger", **policy
+        )
+    if reuse == "always":
+        raise AirflowFailException(
+            "reuse='always' needs a ledger: give the connection "
+            f"{hook.aio_conn_id!r} a ledger_url (extra field). Nothing was sent."
+        )
+    store = context.get("task_state_store")
+    if store is not None:
+        return Booked(TaskStateRecord(store, identity, log=log, **policy), identity, job, hook.ledger)
+    try:
+        ledger = hook.ledger()
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with that file, the task can do without it
+        log.warning("No record is kept, so a retry may pay again (%s): %s", _ADVICE, error)
+        return NoRecord()
+    if request is not None:
+        log.warning(
+            "The record is in a file of this machine; a retry on another may pay again (%s).", _ADVICE
+        )
+    return LedgerRecord(ledger, identity, job, **policy)
+
+
+_BOOK = "book"
+_ADVICE = "give the connection a ledger_url, or run Airflow 3.3 or later, to close this gap"
+
+
+class NoRecord:
+    """Airflow before 3.3, no ``ledger_url``, and no file that could be written: every attempt submits."""
+
+    def find(self) -> Started | None:
+        """Nothing is known: submit."""
+        return None
+
+    def intend(self) -> None:
+        """Not kept."""
+
+    def sending(self) -> AbstractContextManager[None]:
+        """Nothing to keep alive."""
+        return nullcontext()
+
+    def accept(self, task_id: str, submitted_at: float) -> None:
+        """Not kept."""
+
+    def release(self) -> None:
+        """Not kept."""
+
+    def hold(self, error: str) -> AirflowFailException:
+        """See :meth:`aio_provider.operators.record.Record.hold`."""
+        return AirflowFailException(
+            f"The submission may have been charged: {error}. It is not sent again by itself. Look in the API in One "
+            "dashboard whether a task was created; clear this Airflow task to submit again."
+        )
+
+    def finish(self, state: str, result: dict[str, Any]) -> None:
+        """Not kept."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Booked:
+    """A record kept elsewhere whose jobs are also entered in this machine's ledger file, for its credit report.
+
+    The file is one machine's book and decides nothing: whatever is wrong with it, the task goes on.
+    """
+
+    def __init__(
+        self, record: Record, identity: JobIdentity, job: Job | None, open_ledger: Callable[[], Ledger]
+    ) -> None:
+        self._record = record
+        self._identity = identity
+        self._job = job
+        self._open_ledger = open_ledger
+
+    def find(self) -> Started | None:
+        """The record's answer."""
+        return self._record.find()
+
+    def intend(self) -> None:
+        """The record's."""
+        self._record.intend()
+
+    def sending(self) -> AbstractContextManager[None]:
+        """The record's."""
+        return self._record.sending()
+
+    def accept(self, task_id: str, submitted_at: float) -> None:
+        """Record it, then book it."""
+        self._record.accept(task_id, submitted_at)
+        self._book(lambda ledger: self._enter(ledger, task_id))
+
+    def release(self) -> None:
+        """The record's."""
+        self._record.release()
+
+    def hold(self, error: str) -> AirflowFailException:
+        """Record it, then book it."""
+        exception = self._record.hold(error)
+
+        def enter(ledger: Ledger) -> None:
+            self._enter(ledger, None)
+            ledger.hold([(self._identity.key, error)])
+
+        self._book(enter)
+        return exception
+
+    def finish(self, state: str, result: dict[str, Any]) -> None:
+        """Record it, then book it."""
+        from aio_provider.operators.ledger_record import finished
+
+        self._record.finish(state, result)
+
+        def enter(ledger: Ledger) -> None:
+            if self._identity.key not in ledger.get([self._identity.key]):
+                self._enter(ledger, result.get("task_id"))
+            ledger.finish([finished(self._identity.key, state, result)])
+
+        self._book(enter)
+
+    def close(self) -> None:
+        """The record's."""
+        self._record.close()
+
+    def _enter(self, ledger: Ledger, task_id: str | None) -> None:
+        me = self._identity
+        # The machine that hands the result over need not be the one that submitted: the prompt is not known here.
+        job = self._job or Job(
+            me.key, GenerationRequest(kind=me.kind, endpoint="", model=me.model, params={})
+        )
+        ledger.plan([job], retry_failed=True, on_unknown="resubmit", owner=_BOOK, scope=me.service)
+        ledger.intend([me.key], owner=_BOOK)
+        if task_id is not None:
+            ledger.accept([(me.key, task_id)])
+
+    def _book(self, enter: Callable[[Ledger], None]) -> None:
+        try:
+            with self._open_ledger() as ledger:
+                enter(ledger)
+        except Exception as error:  # noqa: BLE001 - the book of one machine never fails a task
+            log.warning("Not booked in this machine's ledger file (the job itself is on record): %s", error)
