@@ -19,7 +19,7 @@ from aio_provider.jobs.ledger.model import Entry, Finished, JobState
 from aio_provider.jobs.ledger.planning import OnUnknown, Policy, chunks
 from aio_provider.jobs.ledger.reading import Wanted
 from aio_provider.jobs.ledger.schema import archives, jobs, past_attempts
-from aio_provider.jobs.ledger.store import BUSY_SECONDS, Store
+from aio_provider.jobs.ledger.store import BUSY_SECONDS, PATIENCE_SECONDS, Store
 
 if TYPE_CHECKING:
     from aio_provider.jobs.job import Job
@@ -55,6 +55,7 @@ class Ledger:
         lease_seconds: float = LEASE_SECONDS,
         store_requests: bool = False,
         busy_seconds: float = BUSY_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
         clock: Callable[[], datetime] | None = None,
     ) -> Ledger:
         """Open a ledger, creating it or bringing its tables up to date.
@@ -64,12 +65,13 @@ class Ledger:
         :param lease_seconds: how long an intent stands without a sign of life from its owner.
         :param store_requests: keep whole requests (prompts!) in the ledger, not only a fingerprint.
         :param busy_seconds: how long to wait for a lock held by another process (SQLite).
+        :param patience_seconds: how long to keep trying to write down what has been paid for.
         :param clock: stands in for the database's clock, in tests.
         :raises ConfigurationError: when ``target`` makes no sense or the driver is missing.
         :raises LedgerUnavailableError: when the database cannot be opened or written.
         :raises LedgerVersionError: when a newer version of this package has written it.
         """
-        store = Store(target, clock=clock, busy_seconds=busy_seconds)
+        store = Store(target, clock=clock, busy_seconds=busy_seconds, patience_seconds=patience_seconds)
         return cls(store, lease_seconds=lease_seconds, store_requests=store_requests)
 
     def close(self) -> None:
@@ -145,24 +147,24 @@ class Ledger:
         """
         items = [verbs.Accepted(key, task_id, owner) for key, task_id in accepted]
         try:
-            raise_any(self._run(lambda conn, now: verbs.accept(conn, items, now=now)))
+            raise_any(self._run(lambda conn, now: verbs.accept(conn, items, now=now), patient=True))
         except LedgerUnavailableError as error:
             raise unrecorded(error, items) from error
 
     def release(self, keys: Iterable[str], *, owner: str | None = None) -> None:
         """The service certainly did not take these (429, 402, never connected): ``planned`` again."""
         items = [verbs.Released(key, owner) for key in keys]
-        raise_any(self._run(lambda conn, now: verbs.release(conn, items, now=now)))
+        raise_any(self._run(lambda conn, now: verbs.release(conn, items, now=now), patient=True))
 
     def hold(self, held: Iterable[tuple[str, str | BaseException]], *, owner: str | None = None) -> None:
         """Nobody knows whether these were taken: ``unknown``, with the error that left it open."""
         items = [held_item(key, error, owner) for key, error in held]
-        raise_any(self._run(lambda conn, now: verbs.hold(conn, items, now=now)))
+        raise_any(self._run(lambda conn, now: verbs.hold(conn, items, now=now), patient=True))
 
     def finish(self, results: Iterable[Finished], *, owner: str | None = None) -> None:
         """Record how jobs ended. Saying the same twice is no harm; ``owner`` as in :meth:`accept`."""
         items = [verbs.Ended(result, owner) for result in results]
-        raise_any(self._run(lambda conn, now: verbs.finish(conn, items, now=now)))
+        raise_any(self._run(lambda conn, now: verbs.finish(conn, items, now=now), patient=True))
 
     # -- leases -----------------------------------------------------------------------------------------
 
@@ -301,8 +303,8 @@ class Ledger:
         """
         return reading.counts(self.store, past_attempts if past else jobs, Wanted.of(None, labels=labels))
 
-    def _run(self, work: Callable[[sa.engine.Connection, datetime], Any]) -> Any:
-        return self.store.attempt(lambda conn: work(conn, self.store.now(conn)))
+    def _run(self, work: Callable[[sa.engine.Connection, datetime], Any], *, patient: bool = False) -> Any:
+        return self.store.attempt(lambda conn: work(conn, self.store.now(conn)), patient=patient)
 
 
 def claim(key: str | Entry, owner: str) -> verbs.Claim:

@@ -206,8 +206,17 @@ class AsyncLedger:
                 for call in intents:
                     call.error = _own(error, call)
                 groups.pop()
+        try:
+            self._commit(groups)
+        except LedgerUnavailableError as error:
+            # Claims fail at once: nothing has been spent. The rest has been, and is tried for longer.
+            for call in intents:
+                call.error = _own(error, call)
+            self._commit([group for group in groups if group[0] != "intend"], patient=True)
+
+    def _commit(self, groups: Sequence[tuple[str, list[_Call]]], *, patient: bool = False) -> None:
         if any(members for _, members in groups):
-            self.ledger.store.attempt(lambda conn: self._transact(conn, groups))
+            self.ledger.store.attempt(lambda conn: self._transact(conn, groups), patient=patient)
 
     def _transact(self, conn: Connection, groups: Sequence[tuple[str, list[_Call]]]) -> None:
         now: datetime = self.ledger.store.now(conn)

@@ -16,7 +16,14 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.pool import QueuePool, StaticPool
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_random
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random,
+    wait_random_exponential,
+)
 
 from aio_provider.api.errors import ConfigurationError
 from aio_provider.jobs.ledger import migrations
@@ -24,6 +31,8 @@ from aio_provider.jobs.ledger.errors import LedgerError, LedgerUnavailableError
 
 #: How long a writer waits for another process's write, seconds.
 BUSY_SECONDS = 30.0
+#: How long to go on trying to write down what has been paid for, seconds.
+PATIENCE_SECONDS = 60.0
 #: Claims stop while this much room is left, so that what is in the air can still be written down.
 MIN_FREE_BYTES = 16 * 1024 * 1024
 
@@ -36,6 +45,7 @@ class Store:
     :param target: a path, a database URL, ``":memory:"``, None for ``$AIO_LEDGER`` or the user's own file.
     :param clock: stands in for the database's clock (for tests).
     :param busy_seconds: how long to wait for a lock that another process holds.
+    :param patience_seconds: how long to keep trying to write down what has been paid for.
     :raises ConfigurationError: when the target makes no sense.
     :raises LedgerUnavailableError: when the database cannot be opened.
     :raises LedgerVersionError: when a newer version of this package has written it.
@@ -47,10 +57,12 @@ class Store:
         *,
         clock: Callable[[], datetime] | None = None,
         busy_seconds: float = BUSY_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._url = locate(target)
         self._clock = clock
         self._busy = busy_seconds
+        self._patience = patience_seconds
         self._pid = os.getpid()
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         self.path = None if not self.is_sqlite or _in_memory(self._url) else Path(str(self._url.database))
@@ -89,17 +101,20 @@ class Store:
         with self._errors(), lock, self._reader.begin() as conn:
             yield conn
 
-    def attempt(self, work: Callable[[Connection], Any]) -> Any:
+    def attempt(self, work: Callable[[Connection], Any], *, patient: bool = False) -> Any:
         """Run ``work`` in one :meth:`write` transaction, again when PostgreSQL breaks a deadlock.
 
-        Nothing of a rolled back transaction is left, so running it again is safe.
+        :param patient: also again, for a minute, while the database is locked or unreachable. For what has been
+            paid for and must be written down; ``work`` must be safe to run twice, as a lost connection does
+            not tell whether the commit came through.
         """
-        for attempt in Retrying(
-            retry=retry_if_exception(_is_deadlock),
-            stop=stop_after_attempt(8),
-            wait=wait_random(0, 0.2),
+        again = Retrying(
+            retry=retry_if_exception(_is_passing if patient else _is_deadlock),
+            stop=stop_after_delay(self._patience) if patient else stop_after_attempt(8),
+            wait=wait_random_exponential(0.1, max=2),
             reraise=True,
-        ):
+        )
+        for attempt in again:
             with attempt, self.write() as conn:
                 return work(conn)
 
@@ -274,12 +289,28 @@ def _speak_sqlite(engine: Engine, busy_seconds: float) -> None:
 
 
 def _is_deadlock(error: BaseException) -> bool:
-    cause = getattr(error.__cause__, "orig", None)
-    return getattr(cause, "pgcode", None) in {"40P01", "40001"}
+    return _code(error) in {"40P01", "40001"}
 
 
 def _is_locked(error: BaseException) -> bool:
     return isinstance(error, LedgerUnavailableError) and "is locked" in str(error)
+
+
+def _is_passing(error: BaseException) -> bool:
+    if _is_deadlock(error) or _is_locked(error):
+        return True
+    # PostgreSQL: no code, no server to give one; 08, 57P: connection lost, server stopping
+    code = _code(error)
+    lost = isinstance(error.__cause__, (sa.exc.OperationalError, sa.exc.InterfaceError))
+    return lost and code is not None and (not code or code.startswith(("08", "57P")))
+
+
+def _code(error: BaseException) -> str | None:
+    """PostgreSQL's code behind one of our errors: "" when it gave none, None when it is not PostgreSQL's."""
+    if not isinstance(error, LedgerError):
+        return None
+    cause: Any = getattr(error.__cause__, "orig", None)
+    return str(cause.pgcode or "") if hasattr(cause, "pgcode") else None
 
 
 # -- where the ledger is ---------------------------------------------------------------------------------
