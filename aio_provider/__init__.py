@@ -1,0 +1,73 @@
+"""API in One generations from Airflow DAGs and dataframes: never paid twice, paced, accounted for.
+
+>>> import pandas as pd, aio_provider as aio
+>>> out = aio.generate(df, "image", model="flux-2", prompt="caption")
+
+Every name loads its module on first use, so that a DAG file which imports this package parses at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "aio_provider.frames": ("agenerate", "col", "download", "estimate", "generate", "lit", "template"),
+    "aio_provider.api.client": ("AioClient", "AsyncAioClient"),
+    "aio_provider.api.requests": ("GenerationRequest",),
+    "aio_provider.api.errors": (
+        "AioError",
+        "AuthenticationError",
+        "BudgetExceededError",
+        "ConfigurationError",
+        "InsufficientCreditsError",
+        "InvalidRequestError",
+        "NotFoundError",
+        "ProtocolError",
+        "RateLimitError",
+        "ServerError",
+        "SubmissionUnknownError",
+        "TaskFailedError",
+        "TaskTimeoutError",
+        "TransportError",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME_OF)]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from aio_provider.api.client import AioClient, AsyncAioClient
+    from aio_provider.api.errors import (
+        AioError,
+        AuthenticationError,
+        BudgetExceededError,
+        ConfigurationError,
+        InsufficientCreditsError,
+        InvalidRequestError,
+        NotFoundError,
+        ProtocolError,
+        RateLimitError,
+        ServerError,
+        SubmissionUnknownError,
+        TaskFailedError,
+        TaskTimeoutError,
+        TransportError,
+    )
+    from aio_provider.api.requests import GenerationRequest
+    from aio_provider.frames import agenerate, col, download, estimate, generate, lit, template
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

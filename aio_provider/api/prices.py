@@ -1,4 +1,5 @@
-"""What a request will cost, in credits, from the published price rules; pure, and plain about what is unknown.
+"""What a request will cost, in credits, from the published price rules; pure, and plain about what is
+unknown.
 
 Some models publish one figure, some a range, some nothing. The rules are in ``catalog.json`` beside the
 models. Decided here where the documentation leaves it open:

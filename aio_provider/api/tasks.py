@@ -8,7 +8,7 @@ The forms: wrapped ``{code, message, data}``, wrapped without a status, ``{msg, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -235,3 +235,119 @@ def _time(value: object) -> datetime | None:
     except (ValueError, OverflowError, OSError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class ChatCompletion:
+    """A whole answer of the chat endpoint.
+
+    :param text: what the assistant said.
+    :param thoughts: its reasoning, where the answer has it apart; the field's name is not documented.
+    :param tool_calls: calls of the tools offered, in OpenAI's form.
+    :param usage: tokens, as the service counts them.
+    :param credits: what was charged (``credits_consumed``); None when not stated.
+    """
+
+    id: str | None
+    model: str | None
+    text: str
+    thoughts: str | None = None
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    credits: float | None = None
+    finish_reason: str | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class ChatChunk:
+    """One event of a streamed answer: what it adds. Usage and credits come with the last ones, if at all."""
+
+    text: str = ""
+    thoughts: str | None = None
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    credits: float | None = None
+    finish_reason: str | None = None
+    id: str | None = None
+    model: str | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+
+def read_completion(payload: object) -> ChatCompletion:
+    """A chat answer: OpenAI's form at the top, or wrapped in ``{code, message, data}``.
+
+    :raises AioError: the exception of the error that the answer holds.
+    :raises ProtocolError: when there is no choice in it.
+    """
+    chunk = read_chunk(payload)
+    if not isinstance(chunk.raw.get("choices"), list) or not chunk.raw["choices"]:
+        raise unreadable(payload, "no choice in the chat answer")
+    return join_chunks([chunk])
+
+
+def read_chunk(payload: object) -> ChatChunk:
+    """One event of a chat stream (``delta``), or a whole answer (``message``)."""
+    raise_for_code(payload)
+    data = _data(payload)
+    choices = data.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], Mapping) else {}
+    said = choice.get("delta") or choice.get("message") or {}
+    text, thoughts = _said(said if isinstance(said, Mapping) else {})
+    calls = said.get("tool_calls") if isinstance(said, Mapping) else None
+    usage = data.get("usage")
+    return ChatChunk(
+        text=text,
+        thoughts=thoughts,
+        tool_calls=tuple(call for call in calls or () if isinstance(call, Mapping)),
+        usage=usage if isinstance(usage, Mapping) else {},
+        credits=_number(_first(data, "credits_consumed", "consumed_credits", "credits")),
+        finish_reason=choice.get("finish_reason"),
+        id=data.get("id"),
+        model=data.get("model"),
+        raw=data,
+    )
+
+
+def join_chunks(chunks: Iterable[ChatChunk]) -> ChatCompletion:
+    """The whole answer out of the events of its stream."""
+    parts = list(chunks)
+    calls: dict[int, dict[str, Any]] = {}
+    for call in (call for part in parts for call in part.tool_calls):
+        whole = calls.setdefault(call.get("index", len(calls)), {"type": "function", "function": {}})
+        function = call.get("function") or {}
+        arguments = whole["function"].get("arguments", "") + (function.get("arguments") or "")
+        whole["function"].update({k: v for k, v in function.items() if v is not None}, arguments=arguments)
+        whole.update({k: v for k, v in call.items() if k not in ("index", "function") and v is not None})
+    thoughts = "".join(part.thoughts or "" for part in parts)
+    return ChatCompletion(
+        id=next((part.id for part in parts if part.id), None),
+        model=next((part.model for part in parts if part.model), None),
+        text="".join(part.text for part in parts),
+        thoughts=thoughts or None,
+        tool_calls=tuple(calls.values()),
+        usage=next((part.usage for part in reversed(parts) if part.usage), {}),
+        credits=next((part.credits for part in reversed(parts) if part.credits is not None), None),
+        finish_reason=next((part.finish_reason for part in reversed(parts) if part.finish_reason), None),
+        raw=parts[-1].raw if parts else {},
+    )
+
+
+def _said(message: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Text and thoughts of a message, whose content is a string or a list of parts."""
+    text, thoughts = "", ""
+    for name in ("reasoning_content", "reasoning", "thoughts", "thinking"):
+        if isinstance(message.get(name), str):
+            thoughts += message[name]
+            break
+    content = message.get("content")
+    for part in [content] if isinstance(content, str) else content or ():
+        if isinstance(part, str):
+            text += part
+        elif isinstance(part, Mapping):
+            piece = part.get("text") or part.get("thinking") or ""
+            if part.get("thought") or part.get("type") in ("thinking", "thought", "reasoning"):
+                thoughts += str(piece)
+            else:
+                text += str(piece)
+    return text, thoughts or None

@@ -53,9 +53,7 @@ def resolve_model(kind: str, name: str | None, given: Mapping[str, Any]) -> tupl
     if known is None:
         near = difflib.get_close_matches(name, [m.name for m in catalog.models(kind)], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        _warn(
-            f"model {name!r} is not in the catalog of aio_provider, so only the general bounds are checked{hint}"
-        )
+        _warn(f"model {name!r} is not in the packaged catalog: only the general bounds are checked{hint}")
         return name, None
     if known.kind != kind:
         raise InvalidRequestError(
