@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import mimetypes
+import re
 import tempfile
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -116,10 +117,11 @@ def _media(values: dict[str, Any], kind: str, embed: bool | None) -> str:
 def _element(url: str, kind: str, embed: bool | None) -> str:
     """One result. Its address comes from the service, so it is treated as anybody's text."""
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https"):
-        # javascript:, file: and their like have no place in a page; a data: result was never published
+    inline = re.match(r"data:(image|video|audio)/[\w.+-]+;base64,", url)
+    if parts.scheme not in ("http", "https") and inline is None:
+        # javascript:, file:, data:text/html and their like have no place in a page
         return f'<div style="{_NOTE}">{escape(_short(url))}</div>'
-    what = _what(url, kind)
+    what = inline[1] if inline else _what(url, kind)
     source = url
     local = parts.hostname in ("127.0.0.1", "localhost", "::1")
     if embed or (embed is None and local):

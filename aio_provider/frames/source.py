@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import PurePath
@@ -71,8 +72,19 @@ def _read_file(path: str | bytes) -> pd.DataFrame:
 
 
 def _read_json_lines(file: IO[bytes]) -> pd.DataFrame:
-    # pandas would turn "00123" into 123 and names ending in _at into dates: the values stay as written
-    return pd.read_json(file, lines=True, dtype=False, convert_dates=False)
+    # pandas' own reader turns "00123" into 123 and columns named like dates into dates; here values stay as written
+    records = []
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+        if not isinstance(record, dict):
+            raise ValueError(f"line {number}: a JSON object is needed, not {type(record).__name__}")
+        records.append(record)
+    return pd.DataFrame.from_records(records)
 
 
 _READERS: dict[str, Callable[[IO[bytes]], pd.DataFrame]] = {
@@ -94,8 +106,3 @@ def _not_a_frame(source: object) -> str:
         if isinstance(source, list | tuple | dict):
             advice = "wrap it in pd.DataFrame(...)"
     return f"The first argument is a {name}, not a DataFrame: {advice}."
-
-
-def column_lists(frame: pd.DataFrame, columns: set[Any]) -> dict[Any, list[Any]]:
-    """The named columns as lists of Python values, in row order."""
-    return {name: frame[name].tolist() for name in columns}
