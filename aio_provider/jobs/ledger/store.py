@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import QueuePool, StaticPool
 from tenacity import (
     Retrying,
@@ -28,6 +28,7 @@ from tenacity import (
 from aio_provider.api.errors import ConfigurationError
 from aio_provider.jobs.ledger import migrations
 from aio_provider.jobs.ledger.errors import LedgerError, LedgerUnavailableError
+from aio_provider.jobs.ledger.location import in_memory, locate, public
 
 #: How long a writer waits for another process's write, seconds.
 BUSY_SECONDS = 30.0
@@ -65,8 +66,8 @@ class Store:
         self._patience = patience_seconds
         self._pid = os.getpid()
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
-        self.path = None if not self.is_sqlite or _in_memory(self._url) else Path(str(self._url.database))
-        self.url = _public(self._url)
+        self.path = None if not self.is_sqlite or in_memory(self._url) else Path(str(self._url.database))
+        self.url = public(self._url)
         # SQLite has one writer at a time; queueing our own threads here beats SQLite's sleep-and-retry.
         self._writing: threading.RLock | _NoLock = threading.RLock() if self.is_sqlite else _NoLock()
         if self.path is not None:
@@ -104,9 +105,9 @@ class Store:
     def attempt(self, work: Callable[[Connection], Any], *, patient: bool = False) -> Any:
         """Run ``work`` in one :meth:`write` transaction, again when PostgreSQL breaks a deadlock.
 
-        :param patient: also again, for a minute, while the database is locked or unreachable. For what has been
-            paid for and must be written down; ``work`` must be safe to run twice, as a lost connection does
-            not tell whether the commit came through.
+        :param patient: also again, for a minute, while the database is locked or unreachable. For what has
+            been paid for and must be written down; ``work`` must be safe to run twice, as a lost connection
+            does not tell whether the commit came through.
         """
         again = Retrying(
             retry=retry_if_exception(_is_passing if patient else _is_deadlock),
@@ -311,54 +312,3 @@ def _code(error: BaseException) -> str | None:
         return None
     cause: Any = getattr(error.__cause__, "orig", None)
     return str(cause.pgcode or "") if hasattr(cause, "pgcode") else None
-
-
-# -- where the ledger is ---------------------------------------------------------------------------------
-
-
-def locate(target: str | Path | None) -> URL:
-    """The database's URL: what was given, else ``$AIO_LEDGER``, else one file per user in the data folder.
-
-    :raises ConfigurationError: when it is neither a path nor the URL of SQLite or PostgreSQL.
-    """
-    target = target or os.environ.get("AIO_LEDGER") or None
-    if target is None:
-        from platformdirs import user_data_path
-
-        target = user_data_path("aio-provider") / "ledger.sqlite"
-    if isinstance(target, Path) or "://" not in target:
-        if str(target) == ":memory:":
-            return URL.create("sqlite")
-        return URL.create("sqlite", database=str(Path(target).expanduser().absolute()))
-    scheme, _, rest = target.partition("://")
-    backend, _, driver = scheme.partition("+")
-    if backend in {"postgres", "postgresql"}:
-        # SQLAlchemy 2.1 changed its default driver; ours is the one that runs on all its versions.
-        target = f"postgresql+{driver or 'psycopg2'}://{rest}"
-    elif backend != "sqlite":
-        raise ConfigurationError(
-            f"ledger: {scheme}:// is not supported: give a path, sqlite:///path or "
-            "postgresql://user:password@host/database"
-        )
-    try:
-        url = make_url(target)
-    except (sa.exc.ArgumentError, ValueError):
-        # from None: the parser's message repeats the URL, password and all
-        raise ConfigurationError(
-            "ledger: malformed database URL: give a path, sqlite:///path or "
-            "postgresql://user:password@host/database (percent-encode special characters of the password)"
-        ) from None
-    if backend == "sqlite" and not _in_memory(url):
-        return url.set(database=str(Path(str(url.database)).expanduser().absolute()))
-    return url
-
-
-def _in_memory(url: URL) -> bool:
-    return url.database in (None, "", ":memory:")
-
-
-def _public(url: URL) -> str:
-    if url.get_backend_name() == "sqlite":
-        return "sqlite://" if _in_memory(url) else f"sqlite:///{url.database}"
-    url = URL.create(url.get_backend_name(), url.username, None, url.host, url.port, url.database)
-    return str(url.render_as_string(hide_password=True))

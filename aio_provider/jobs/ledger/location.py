@@ -1,0 +1,61 @@
+"""Where the ledger is: from what the user gave, the environment, or the platform's data folder, to a URL."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+
+from aio_provider.api.errors import ConfigurationError
+
+
+def locate(target: str | Path | None) -> URL:
+    """The database's URL: what was given, else ``$AIO_LEDGER``, else one file per user in the data folder.
+
+    :raises ConfigurationError: when it is neither a path nor the URL of SQLite or PostgreSQL.
+    """
+    target = target or os.environ.get("AIO_LEDGER") or None
+    if target is None:
+        from platformdirs import user_data_path
+
+        target = user_data_path("aio-provider") / "ledger.sqlite"
+    if isinstance(target, Path) or "://" not in target:
+        if str(target) == ":memory:":
+            return URL.create("sqlite")
+        return URL.create("sqlite", database=str(Path(target).expanduser().absolute()))
+    scheme, _, rest = target.partition("://")
+    backend, _, driver = scheme.partition("+")
+    if backend in {"postgres", "postgresql"}:
+        # SQLAlchemy 2.1 changed its default driver; ours is the one that runs on all its versions.
+        target = f"postgresql+{driver or 'psycopg2'}://{rest}"
+    elif backend != "sqlite":
+        raise ConfigurationError(
+            f"ledger: {scheme}:// is not supported: give a path, sqlite:///path or "
+            "postgresql://user:password@host/database"
+        )
+    try:
+        url = make_url(target)
+    except (sa.exc.ArgumentError, ValueError):
+        # from None: the parser's message repeats the URL, password and all
+        raise ConfigurationError(
+            "ledger: malformed database URL: give a path, sqlite:///path or "
+            "postgresql://user:password@host/database (percent-encode special characters of the password)"
+        ) from None
+    if backend == "sqlite" and not in_memory(url):
+        return url.set(database=str(Path(str(url.database)).expanduser().absolute()))
+    return url
+
+
+def in_memory(url: URL) -> bool:
+    """Whether this SQLite database has no file."""
+    return url.database in (None, "", ":memory:")
+
+
+def public(url: URL) -> str:
+    """The URL as it may be shown: without password and query."""
+    if url.get_backend_name() == "sqlite":
+        return "sqlite://" if in_memory(url) else f"sqlite:///{url.database}"
+    url = URL.create(url.get_backend_name(), url.username, None, url.host, url.port, url.database)
+    return str(url.render_as_string(hide_password=True))
