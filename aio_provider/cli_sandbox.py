@@ -95,7 +95,8 @@ def _greet(console: Console, server: Sandbox) -> None:
     console.print("\nTo use it, in another terminal:\n")
     for name, value in server.environment().items():
         console.print(f"export {name}={shlex.quote(value)}", soft_wrap=True, markup=False)
-    uri = connection_uri(server.base_url, server.api_key, requests_per_minute=limit)
+    scale = settings.time_scale
+    uri = connection_uri(server.base_url, server.api_key, requests_per_minute=limit, latency_scale=scale)
     console.print("\nThe same connection as a URI:\n")
     console.print(f"export AIRFLOW_CONN_AIO_DEFAULT={shlex.quote(uri)}", soft_wrap=True, markup=False)
     console.print("\nCtrl-C stops it. Accepted submissions:\n")

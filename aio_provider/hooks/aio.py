@@ -202,9 +202,10 @@ def budget_of(settings: Settings) -> RateBudget:
 def poller_of(settings: Settings) -> Poller:
     """A poller with a client, a budget and a plan of its own."""
     from aio_provider.jobs.poller import Poller
-    from aio_provider.jobs.polling import PollPlan
+    from aio_provider.jobs.polling import PollPlan, catalog_prior
 
-    return Poller(AsyncAioClient(**client_arguments(settings), retry=None), budget_of(settings), PollPlan())
+    client = AsyncAioClient(**client_arguments(settings), retry=None)
+    return Poller(client, budget_of(settings), PollPlan(catalog_prior(settings.latency_scale)))
 
 
 def client_arguments(settings: Settings) -> dict[str, Any]:

@@ -32,6 +32,8 @@ class Settings:
     :param allow_insecure: permit plain ``http://`` to a host that is not loopback.
     :param on_server_error: ``"hold"`` a submission answered by a 5xx, since it may have been charged, or
         ``"retry"`` it as the service's documentation advises.
+    :param latency_scale: factor on the catalog's latencies, from which the first polls are planned: 1 for the
+        service, less for a sandbox that runs faster.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -42,10 +44,12 @@ class Settings:
     timeout: float = DEFAULT_TIMEOUT
     allow_insecure: bool = False
     on_server_error: Literal["hold", "retry"] = "hold"
+    latency_scale: float = 1.0
 
     def __post_init__(self) -> None:
         _positive("requests_per_minute", self.requests_per_minute, zero=True)
         _positive("timeout", self.timeout, zero=False)
+        _positive("latency_scale", self.latency_scale, zero=False)
         if self.on_server_error not in ("hold", "retry"):
             raise ConfigurationError(
                 f"on_server_error is {self.on_server_error!r}; it must be 'hold' (the default) or 'retry'."
@@ -53,8 +57,8 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
-        """Settings from ``AIO_API_KEY``, ``AIO_BASE_URL``, ``AIO_LEDGER``, ``AIO_REQUESTS_PER_MINUTE`` and
-        ``AIO_LIMITER_URL``.
+        """Settings from ``AIO_API_KEY``, ``AIO_BASE_URL``, ``AIO_LEDGER``, ``AIO_REQUESTS_PER_MINUTE``,
+        ``AIO_LIMITER_URL`` and ``AIO_LATENCY_SCALE``.
 
         :param env: the environment to read; the process's own by default.
         :param overrides: any field by name; ``None`` means "not given".
@@ -68,7 +72,7 @@ class Settings:
         for name, variable in _VARIABLES.items():
             text = env.get(variable, "").strip()
             if text:
-                values[name] = _number(variable, text) if name == "requests_per_minute" else text
+                values[name] = _number(variable, text) if name in _NUMBERS else text
         values.update({name: value for name, value in overrides.items() if value is not None})
         if "ledger" in values:
             values["ledger"] = str(values["ledger"])
@@ -92,14 +96,16 @@ _VARIABLES = {
     "ledger": "AIO_LEDGER",
     "requests_per_minute": "AIO_REQUESTS_PER_MINUTE",
     "limiter_url": "AIO_LIMITER_URL",
+    "latency_scale": "AIO_LATENCY_SCALE",
 }
+_NUMBERS = ("requests_per_minute", "latency_scale")
 
 
 def _number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise ConfigurationError(f"{name} is {text!r}; it must be a number (0 for no limit).") from error
+        raise ConfigurationError(f"{name} is {text!r}; it must be a number.") from error
 
 
 def _positive(name: str, value: object, *, zero: bool) -> None:

@@ -7,20 +7,28 @@ from urllib.parse import quote, urlencode, urlsplit
 
 
 def environment(
-    base_url: str, api_key: str, *, requests_per_minute: float, ledger: str | None = None
+    base_url: str,
+    api_key: str,
+    *,
+    requests_per_minute: float,
+    latency_scale: float = 1.0,
+    ledger: str | None = None,
 ) -> dict[str, str]:
     """Variables by name, the Airflow connection in its JSON form.
 
     :param base_url: ends in ``/api/v1``.
     :param requests_per_minute: what the clients keep to; 0 is no limit.
+    :param latency_scale: how much faster than the service it is: its ``time_scale``.
     :param ledger: path or SQLAlchemy URL of the ledger that notebooks and the connection use.
     """
+    latency_scale = max(latency_scale, 0.001)
     variables = {
         "AIO_BASE_URL": base_url,
         "AIO_API_KEY": api_key,
         "AIO_REQUESTS_PER_MINUTE": f"{requests_per_minute:g}",
+        "AIO_LATENCY_SCALE": f"{latency_scale:g}",
     }
-    extra: dict[str, object] = {"requests_per_minute": requests_per_minute}
+    extra: dict[str, object] = {"requests_per_minute": requests_per_minute, "latency_scale": latency_scale}
     if ledger is not None:
         variables["AIO_LEDGER"] = ledger
         extra["ledger_url"] = ledger
@@ -29,8 +37,16 @@ def environment(
     return variables
 
 
-def connection_uri(base_url: str, api_key: str, *, requests_per_minute: float) -> str:
+def connection_uri(
+    base_url: str, api_key: str, *, requests_per_minute: float, latency_scale: float = 1.0
+) -> str:
     """The same connection in Airflow's URI form, ``aio://:key@http%3A%2F%2F127.0.0.1%3A8000%2Fapi%2Fv1/?…``."""
-    extra = urlencode({"__extra__": json.dumps({"requests_per_minute": requests_per_minute})})
+    extra = urlencode(
+        {
+            "__extra__": json.dumps(
+                {"requests_per_minute": requests_per_minute, "latency_scale": latency_scale}
+            )
+        }
+    )
     assert urlsplit(base_url).hostname is not None
     return f"aio://:{quote(api_key, safe='')}@{quote(base_url, safe='')}/?{extra}"

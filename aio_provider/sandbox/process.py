@@ -127,7 +127,13 @@ class SandboxProcess:
         :param ledger: path or SQLAlchemy URL of the ledger; by default none is named.
         """
         limit = self.settings.requests_per_minute
-        return environment(self.base_url, self.api_key, requests_per_minute=limit, ledger=ledger)
+        return environment(
+            self.base_url,
+            self.api_key,
+            requests_per_minute=limit,
+            latency_scale=self.settings.time_scale,
+            ledger=ledger,
+        )
 
     @property
     def submissions(self) -> list[Submission]:

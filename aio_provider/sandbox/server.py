@@ -66,6 +66,7 @@ class Sandbox:
         config = uvicorn.Config(
             service.application(),
             log_config=None,
+            log_level="warning",
             access_log=False,
             lifespan="off",
             ws="none",
@@ -145,7 +146,13 @@ class Sandbox:
         :param ledger: path or SQLAlchemy URL of the ledger; by default none is named.
         """
         limit = self.settings.requests_per_minute
-        return environment(self.base_url, self.api_key, requests_per_minute=limit, ledger=ledger)
+        return environment(
+            self.base_url,
+            self.api_key,
+            requests_per_minute=limit,
+            latency_scale=self.settings.time_scale,
+            ledger=ledger,
+        )
 
     # What was asked of it, and what comes next.
 
