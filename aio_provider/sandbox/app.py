@@ -55,17 +55,14 @@ class Service:
     def application(self) -> Starlette:
         """The ASGI application."""
         routes = [
-            HttpRoute(f"{API}{route.path}", self._submission(route), methods=["POST"])
-            for route in rules.routes()
-        ]
-        routes += [
-            HttpRoute(f"{API}/tasks/{{task_id}}", self._poll(self._task), methods=["GET"]),
-            HttpRoute(f"{API}/audio/music/feed", self._poll(suno.feed), methods=["GET"]),
-            HttpRoute(f"{API}/audio/music/cover/status", self._poll(suno.cover_status), methods=["GET"]),
-            HttpRoute(
-                f"{API}/audio/music/upload-cover/status",
-                self._poll(suno.upload_cover_status),
-                methods=["GET"],
+            HttpRoute(f"{API}/tasks/{{task_id}}", self._poll(self._task, ""), methods=["GET"]),
+            *(
+                HttpRoute(f"{API}{route.path}", self._submission(route), methods=["POST"])
+                for route in rules.routes()
+            ),
+            *(
+                HttpRoute(f"{API}{path}", self._poll(handler, made_by), methods=["GET"])
+                for path, (handler, made_by) in suno.STATUS.items()
             ),
             HttpRoute(
                 f"{API}/{{path:path}}", self._nowhere, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -126,10 +123,8 @@ class Service:
         if fault.name == "200-error":
             return JSONResponse({"code": 500, "message": "Internal server error", "data": None})
         if fault.name == "truncated-json":
-            body = bytes(response.body) or b'data: {"id": "chat'
-            return Response(
-                body[: max(1, len(body) // 2)], response.status_code, media_type="application/json"
-            )
+            body = bytes(getattr(response, "body", b'data: {"id": "chatcmpl_'))  # a stream has none yet
+            return Response(body[: len(body) // 2], media_type=response.media_type)
         await self.settings.clock.sleep(fault.seconds)
         return response
 
@@ -189,7 +184,11 @@ class Service:
 
     # Polls.
 
-    def _poll(self, handler: Callable[[Service, SandboxTask], Mapping[str, Any]]) -> Callable[[Request], Any]:
+    def _poll(
+        self, handler: Callable[[Service, SandboxTask], Mapping[str, Any]], made_by: str
+    ) -> Callable[[Request], Any]:
+        """A status route for the tasks whose submission went to a path that starts with ``made_by``."""
+
         async def endpoint(request: Request) -> Response:
             try:
                 task_id = request.path_params.get("task_id") or request.query_params.get("task_id")
@@ -201,7 +200,7 @@ class Service:
                     return answered
                 if task_id is None:
                     raise ApiError(400, "task_id is required")
-                if task is None or task.fault == "lost" or task.kind == "chat":
+                if task is None or task.fault == "lost" or not _pollable(task, made_by):
                     raise ApiError(404, f"Task {task_id} was not found")
                 task.polls += 1
                 if task.polls == 1 and self.faults.hit("poll", POLL, kind):
@@ -240,6 +239,10 @@ class Dropped(Response):
         async with asyncio.timeout(5):
             while (await receive())["type"] != "http.disconnect":
                 pass
+
+
+def _pollable(task: SandboxTask, made_by: str) -> bool:
+    return task.endpoint.startswith(made_by) and task.kind != "chat" and task.endpoint not in suno.SYNCHRONOUS
 
 
 def _decode(body: bytes) -> Any:

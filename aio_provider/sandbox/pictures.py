@@ -18,6 +18,8 @@ _FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
 #: Shapes are drawn this much larger and then shrunk, for smooth edges.
 _OVERSAMPLING = 2
 
+_WOOD = 0.08
+
 #: subject → the words that call for it, and its parts: (shape, coordinates in a unit square, brightness).
 SUBJECTS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, tuple[float, ...], float], ...]]] = {
     "mug": (
@@ -122,7 +124,7 @@ def picture(
     """
     rng = _random("picture", text, str(variation))
     image = _stage(size, rng.random(), rng)
-    _place(image, text, rng)
+    _place(image, text)
     _caption(image, text, label)
     return _encode(image, form)
 
@@ -135,14 +137,14 @@ def photo(name: str, form: str = "jpg") -> bytes:
     """
     rng = _random("photo", name)
     image = _stage((_LONG_SIDE, _LONG_SIDE), rng.random(), rng, pale=True)
-    _place(image, name, _random("subject", name))
+    _place(image, name)
     return _encode(image, form)
 
 
 def cutout(name: str) -> bytes:
     """The subject of :func:`photo` alone, on a transparent background, as PNG."""
     image = Image.new("RGBA", (_LONG_SIDE, _LONG_SIDE), (0, 0, 0, 0))
-    subject = _subject(name, round(_LONG_SIDE * 0.8), _random("subject", name).random())
+    subject = _subject(name, round(_LONG_SIDE * 0.8))
     image.alpha_composite(subject, (round(_LONG_SIDE * 0.1), round(_LONG_SIDE * 0.1)))
     return _encode(image, "png")
 
@@ -155,13 +157,13 @@ def _stage(size: tuple[int, int], hue: float, rng: random.Random, *, pale: bool 
     """A lit wall and a table."""
     width, height = size
     wall = _gradient(
-        size, _colour(hue, 0.10 if pale else 0.38, 0.98), _colour(hue + 0.08, 0.22 if pale else 0.55, 0.80)
+        size, _colour(hue, 0.08 if pale else 0.20, 0.98), _colour(hue + 0.06, 0.16 if pale else 0.42, 0.78)
     )
     horizon = round(height * 0.68)
     table = _gradient(
         (width, height - horizon),
-        _colour(hue + 0.5, 0.10 if pale else 0.25, 0.88),
-        _colour(hue + 0.5, 0.2, 0.62),
+        _colour(_WOOD, 0.14 if pale else 0.34, 0.90),
+        _colour(_WOOD, 0.22 if pale else 0.44, 0.64),
     )
     wall.paste(table, (0, horizon))
     glow = Image.new("L", (width // 4, height // 4), 0)
@@ -172,7 +174,7 @@ def _stage(size: tuple[int, int], hue: float, rng: random.Random, *, pale: bool 
     return wall.convert("RGBA")
 
 
-def _place(image: Image.Image, text: str, rng: random.Random) -> None:
+def _place(image: Image.Image, text: str) -> None:
     """Stand the subject on the table, with a soft shadow."""
     width, height = image.size
     side = round(min(width, height) * 0.62)
@@ -183,11 +185,12 @@ def _place(image: Image.Image, text: str, rng: random.Random) -> None:
     ImageDraw.Draw(shadow).ellipse(box, fill=120)
     shadow = shadow.filter(ImageFilter.GaussianBlur(max(2, side // 28)))
     image.paste(Image.new("RGBA", image.size, (20, 20, 30, 255)), (0, 0), shadow)
-    image.alpha_composite(_subject(text, side, rng.random()), (left, max(0, top)))
+    image.alpha_composite(_subject(text, side), (left, max(0, top)))
 
 
-def _subject(text: str, side: int, hue: float) -> Image.Image:
-    """A product on a transparent square."""
+def _subject(text: str, side: int) -> Image.Image:
+    """A product on a transparent square; equal words give the same one in a scene, a photo and a cut-out."""
+    hue = _random("subject", text).random()
     big = side * _OVERSAMPLING
     image = Image.new("RGBA", (big, big), (0, 0, 0, 0))
     draw = ImageDraw.Draw(image)

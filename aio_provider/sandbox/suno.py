@@ -124,5 +124,12 @@ def lyrics(service: Service, task: SandboxTask) -> Mapping[str, Any]:
     return {"code": 200, "message": "success", "data": data}
 
 
+#: Status routes: path → what answers it, and where the tasks it knows were submitted.
+STATUS: dict[str, tuple[Callable[[Service, SandboxTask], Mapping[str, Any]], str]] = {
+    "/audio/music/feed": (feed, "/audio/music"),
+    "/audio/music/cover/status": (cover_status, _COVER),
+    "/audio/music/upload-cover/status": (upload_cover_status, _UPLOAD_COVER),
+}
+
 #: Routes that answer with their result instead of a task id.
 SYNCHRONOUS: dict[str, Callable[[Service, SandboxTask], Mapping[str, Any]]] = {_LYRICS: lyrics}
