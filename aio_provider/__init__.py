@@ -36,7 +36,33 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", *sorted(_HOME_OF)]  # noqa: PLE0604
+__all__ = [
+    "AioClient",
+    "AioError",
+    "AsyncAioClient",
+    "AuthenticationError",
+    "BudgetExceededError",
+    "ConfigurationError",
+    "GenerationRequest",
+    "InsufficientCreditsError",
+    "InvalidRequestError",
+    "NotFoundError",
+    "ProtocolError",
+    "RateLimitError",
+    "ServerError",
+    "SubmissionUnknownError",
+    "TaskFailedError",
+    "TaskTimeoutError",
+    "TransportError",
+    "__version__",
+    "agenerate",
+    "col",
+    "download",
+    "estimate",
+    "generate",
+    "lit",
+    "template",
+]
 
 if TYPE_CHECKING:
     from aio_provider.api.client import AioClient, AsyncAioClient

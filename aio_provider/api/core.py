@@ -171,7 +171,7 @@ class Core:
             yield
         except AioError as error:
             self._raise(call, error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - judged and raised anew, never swallowed
             # aiohttp's own exceptions show the request's headers, and so the key, in their repr: not chained.
             known = isinstance(error, httpx.HTTPError | OSError)
             raise self.lost(call, error) from (error if known else None)
@@ -194,7 +194,8 @@ class Core:
 
     def lost(self, call: Call[Any], error: Exception) -> AioError:
         """The exception for a request that got no whole answer."""
-        why = self.scrub(f"{type(error).__name__}: {error}".rstrip(": "))
+        shown = error.__cause__ if _is_aiohttp(error.__cause__) else error
+        why = self.scrub(f"{type(shown).__name__}: {shown}".rstrip(": "))
         if never_sent(error):
             return TransportError(f"cannot connect to {self.base_url}: {why}")
         if call.spends:
@@ -239,14 +240,10 @@ def unknown(call: Call[Any], why: str, error: AioError | None = None) -> Submiss
 def never_sent(error: Exception) -> bool:
     """Whether a request failed before it left this machine, so that nothing can have been charged."""
     cause = error.__cause__
-    aiohttp: Any = sys.modules.get("aiohttp")
-    if aiohttp is not None and isinstance(cause, aiohttp.ClientError):
-        # httpx-aiohttp names every lost connection a ConnectTimeout, also one lost after sending: ask
-        # aiohttp.
-        return isinstance(
-            cause,
-            aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.ClientHttpProxyError,
-        )
+    if _is_aiohttp(cause):
+        # httpx-aiohttp names every lost connection a ConnectTimeout, also one lost after sending.
+        aiohttp: Any = sys.modules["aiohttp"]
+        return isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
     return isinstance(
         error,
         httpx.ConnectError
@@ -255,6 +252,11 @@ def never_sent(error: Exception) -> bool:
         | httpx.ProxyError
         | httpx.UnsupportedProtocol,
     )
+
+
+def _is_aiohttp(error: BaseException | None) -> bool:
+    aiohttp: Any = sys.modules.get("aiohttp")
+    return aiohttp is not None and isinstance(error, aiohttp.ClientError)
 
 
 def check_api_key(value: str | None) -> str:

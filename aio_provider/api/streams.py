@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from aio_provider.api.errors import ProtocolError
+from aio_provider.api.errors import AioError, ProtocolError
 from aio_provider.api.tasks import ChatChunk, ChatCompletion, join_chunks, read_chunk
 
 
@@ -13,6 +13,7 @@ class StreamReader:
     """Reads the events of one chat stream, and knows whether it came to its end."""
 
     def __init__(self) -> None:
+        self.started = False
         self.ended = False
         self.characters = 0
 
@@ -22,10 +23,15 @@ class StreamReader:
             self.ended = self.ended or bool(data.strip())
             return None
         try:
-            payload = json.loads(data)
+            chunk = read_chunk(json.loads(data))
+        except AioError as error:
+            if not self.started:
+                raise
+            # Whatever it says, an answer had begun, and so a charge.
+            raise ProtocolError(f"{error}, after {self.characters} characters of the answer") from error
         except ValueError as error:
             raise ProtocolError(f"an event of the stream is not JSON: {data[:500]!r}") from error
-        chunk = read_chunk(payload)
+        self.started = True
         self.ended = self.ended or chunk.finish_reason is not None
         self.characters += len(chunk.text)
         return chunk

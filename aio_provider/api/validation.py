@@ -239,8 +239,8 @@ def _check_url(value: str, field: str) -> None:
     if parts.scheme in ("http", "https"):
         raise InvalidRequestError(f"{field}: {_describe(value)} is not a valid URL", field=field)
     raise InvalidRequestError(
-        f"{field}: {_describe(value)} is not a URL. The API fetches its inputs itself and takes public http(s) "
-        "URLs only: upload the file to a bucket first and pass a signed URL, for example\n"
+        f"{field}: {_describe(value)} is not a URL. The API fetches its inputs itself and takes public "
+        "http(s) URLs only: upload the file to a bucket first and pass a signed URL, for example\n"
         '    fs = fsspec.filesystem("s3")\n'
         '    fs.put("photo.png", "my-bucket/inputs/photo.png")\n'
         f'    {field.split("[")[0]} = fs.sign("my-bucket/inputs/photo.png", expiration=3600)',
