@@ -1,0 +1,82 @@
+"""One real Airflow, and two sandboxes, for all end-to-end tests."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow_stack import AirflowStack, StackError
+
+from aio_provider.sandbox import ManualClock, Sandbox
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.xdist_group("e2e"))  # one stack: one worker runs them all
+            item.add_marker(pytest.mark.timeout(300))
+
+
+@dataclass
+class Services:
+    """Airflow, and what it talks to."""
+
+    airflow: AirflowStack
+    fast: Sandbox
+    still: Sandbox
+    clock: ManualClock  # the still sandbox's
+    output: Path  # where DAGs are told to write
+    keys: list[str] = field(default_factory=list)
+
+    def task_instances(self, dag_id: str, run_id: str, task_id: str) -> list[dict[str, Any]]:
+        found = self.airflow.task_instances(dag_id, run_id)
+        return [ti for ti in found if ti["task_id"] == task_id]
+
+    def wait_until(self, what: str, check: Callable[[], Any], timeout: float = 60.0) -> Any:
+        deadline = time.monotonic() + timeout
+        while not (found := check()):
+            if time.monotonic() > deadline:
+                raise StackError(f"waited {timeout:g} s in vain: {what}")
+            time.sleep(0.2)
+        return found
+
+    def wait_for_states(self, dag_id: str, run_id: str, task_id: str, state: str, count: int = 1) -> None:
+        def check() -> bool:
+            states = [ti["state"] for ti in self.task_instances(dag_id, run_id, task_id)]
+            return states == [state] * count
+
+        self.wait_until(f"{count} × {dag_id}.{task_id} {state}", check)
+
+
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    home = tmp_path_factory.mktemp("airflow")
+    output = tmp_path_factory.mktemp("output")
+    # Keys that occur nowhere else, so that a search for them means something.
+    keys = [f"aio_e2e_{secrets.token_hex(16)}" for _ in range(2)]
+    clock = ManualClock(start=time.time())
+    with (
+        Sandbox(api_key=keys[0], time_scale=0.02, requests_per_minute=0) as fast,
+        Sandbox(api_key=keys[1], clock=clock, time_scale=1.0, requests_per_minute=0) as still,
+    ):
+        connection = json.loads(still.environment()["AIRFLOW_CONN_AIO_DEFAULT"])
+        env = {
+            "AIRFLOW_CONN_AIO_DEFAULT": fast.environment()["AIRFLOW_CONN_AIO_DEFAULT"],
+            "AIRFLOW_CONN_AIO_STILL": json.dumps(connection),
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            # Ledger files that nobody named belong to this run, not to whoever runs the tests.
+            "XDG_DATA_HOME": str(home / "data"),
+        }
+        folders = [ROOT / "dags_examples", HERE / "dags"]
+        with AirflowStack(home, folders, parallelism=2, env=env) as airflow:
+            yield Services(airflow, fast, still, clock, output, keys)
