@@ -16,6 +16,22 @@ if TYPE_CHECKING:
     from aio_provider.api.prices import CreditRange
     from aio_provider.api.requests import GenerationRequest
 
+#: seconds after which a run stops waiting for an accepted task, by kind; the task itself goes on
+DEADLINES: Mapping[str, float] = MappingProxyType(
+    {
+        "image": 900.0,
+        "remove_background": 900.0,
+        "swap_face": 900.0,
+        "upscale_image": 900.0,
+        "chat": 900.0,
+        "music": 1800.0,
+        "speech": 1800.0,
+        "video": 7200.0,
+        "remove_video_background": 7200.0,
+        "custom": 7200.0,
+    }
+)
+
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 

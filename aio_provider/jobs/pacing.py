@@ -64,6 +64,9 @@ class RateBudget(Protocol):
     def available(self) -> int:
         """How many requests could go at once, now."""
 
+    def close(self) -> None:
+        """Release what it holds open; it must not be used after."""
+
     @property
     def submissions_waiting(self) -> int:
         """How many submissions wait for a turn."""

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 PASSING = (TransportError, ServerError, RateLimitError, ProtocolError, InsufficientCreditsError)
 #: polls under way at once; only a budget without a limit gets there
 _CONCURRENCY = 64
+#: seconds after which a poll that waits for its turn is thought over
+_RETHINK = 2.0
 #: the longest pause between two polls while the service cannot be reached, in seconds
 _LONGEST_PAUSE = 60.0
 #: a service without the task must say so at least this often before it is believed
@@ -95,7 +97,7 @@ class Poller:
     ) -> None:
         self.client = client
         self.budget = budget
-        self.plan = plan or PollPlan()
+        self.plan = PollPlan() if plan is None else plan  # an empty plan is falsy
         self._user = self if user is None else user
         self._grace = not_found_grace
         self._clock = clock
@@ -217,7 +219,17 @@ class Poller:
         """Get a turn, and use it for what is best when it comes."""
         priority = Priority.SURE_POLL if self.plan.sure(self._clock()) else Priority.SPARE_POLL
         turn = self.budget.request(priority, self._user)
-        held = await turn.__aenter__()
+        if priority is Priority.SPARE_POLL:
+            # While it waits behind submissions, some task may become a sure one: ask again with more right.
+            sure_at = self.plan.next_due(self._clock(), True) or float("inf")
+            patience = min(max(sure_at - self._clock(), 0.0), _RETHINK)
+        else:
+            patience = _RETHINK
+        try:
+            async with asyncio.timeout(patience):
+                held = await turn.__aenter__()
+        except TimeoutError:
+            return
         pressed = self.budget.submissions_waiting > 0
         task_id = self.plan.pick(self._clock(), pressed)
         if task_id is None:

@@ -1,0 +1,201 @@
+"""The life of one job: from its record in the ledger to its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
+
+from aio_provider.api.errors import AioError, AuthenticationError, NotFoundError, TaskTimeoutError
+from aio_provider.jobs import outcomes
+from aio_provider.jobs.job import Job, Outcome, OutcomeStatus
+from aio_provider.jobs.ledger import AsyncLedger, Finished, JobState
+from aio_provider.jobs.others import Others
+from aio_provider.jobs.pacing import Priority
+from aio_provider.jobs.submission import Fate, Observer, Submission, Submitter
+
+if TYPE_CHECKING:
+    from aio_provider.api.tasks import Task
+    from aio_provider.jobs.budget import CreditLimit
+    from aio_provider.jobs.ledger import Entry
+    from aio_provider.jobs.poller import Poller
+
+
+@dataclass(slots=True, eq=False)
+class Open:
+    """A job that has been pulled and has no outcome yet.
+
+    ``twins`` are later jobs with the same key: the same job, with an outcome each.
+    """
+
+    job: Job
+    twins: list[Job] = field(default_factory=list)
+    task_id: str | None = None
+    submitted_at: datetime | None = None
+
+
+class Carrier:
+    """Carries jobs through, one coroutine each.
+
+    :param concurrency: submissions that may wait for a turn or an answer at once.
+    :param deadlines: seconds by kind after which an accepted task is left to a later run.
+    """
+
+    def __init__(
+        self,
+        ledger: AsyncLedger,
+        submitter: Submitter,
+        poller: Poller,
+        limit: CreditLimit,
+        *,
+        concurrency: int,
+        deadlines: Mapping[str, float],
+        prefer: Literal["results", "finish"],
+        observer: Observer | None,
+    ) -> None:
+        self._ledger = ledger
+        self._submitter = submitter
+        self._poller = poller
+        self._limit = limit
+        self._others = Others(ledger)
+        self._sending = asyncio.Semaphore(concurrency)
+        self._deadlines = deadlines
+        self._prefer = prefer
+        self._tell = observer or (lambda step, job: None)
+        #: accepted tasks being waited for
+        self.in_flight = 0
+        #: jobs that would have gone past the limit
+        self.over_limit = 0
+
+    async def carry(self, opened: Open, entry: Entry) -> Outcome:
+        """Reuse, re-attach, wait for another process, or submit; then collect.
+
+        :raises AioError: what must stop the whole run: a refused key, an unreachable service, a lost ledger.
+        """
+        while True:
+            if entry.state in outcomes.STATUS:
+                return outcomes.recorded(opened.job, entry)
+            if entry.state is JobState.ACCEPTED:
+                opened.task_id, opened.submitted_at = entry.task_id, entry.submitted_at
+                return await self._collect(opened)
+            if entry.state is JobState.PLANNED:
+                outcome = await self._submit(opened, entry)
+                if outcome is not None:
+                    return outcome
+            entry = await self._others.settled(opened.job)
+
+    async def landed(self, opened: Open, submission: Submission) -> Outcome | None:
+        """Take in an answer that came when the run was being stopped; ``None``: accepted, to be collected."""
+        if submission.fate is Fate.ACCEPTED:
+            self._attach(opened, submission)
+            return None
+        if submission.fate in (Fate.ANSWERED, Fate.REFUSED, Fate.UNKNOWN):
+            return await self._after(opened, submission)
+        return None
+
+    async def aclose(self) -> None:
+        """Stop waiting for other processes."""
+        await self._others.aclose()
+
+    async def _submit(self, opened: Open, entry: Entry) -> Outcome | None:
+        """Submit and collect; ``None`` when another process got there first."""
+        job = opened.job
+        if self._submitter.stopped is not None:
+            return outcomes.not_submitted(job, self._submitter.stopped)
+        amount = self._limit.amount(job)
+        if not await self._limit.reserve(amount):
+            self.over_limit += 1
+            return outcomes.over_limit(job, self._limit.limit)
+        charged: float | None = 0.0
+        try:
+            async with self._sending:
+                submission = await self._submitter.submit(job, entry, lambda: self._priority(job))
+            if submission.fate is Fate.TAKEN:
+                return None
+            if submission.fate in (Fate.STOPPED, Fate.OUT_OF_CREDITS):
+                return outcomes.not_submitted(job, submission.error)
+            charged = None
+            outcome = await self._after(opened, submission)
+            # The service bills what succeeded; a failed task is not charged unless it says so.
+            charged = outcome.credits
+            if charged is None and outcome.status is OutcomeStatus.FAILED:
+                charged = 0.0
+            return outcome
+        finally:
+            self._limit.settle(job, amount, charged)
+
+    async def _after(self, opened: Open, submission: Submission) -> Outcome:
+        job, error = opened.job, submission.error
+        if error is not None:
+            make = outcomes.unknown if submission.fate is Fate.UNKNOWN else outcomes.failed
+            return make(job, error)
+        self._attach(opened, submission)
+        if submission.chat is not None:
+            return outcomes.answered(job, submission.chat, opened.submitted_at)
+        return await self._collect(opened, submission.task)
+
+    def _attach(self, opened: Open, submission: Submission) -> None:
+        opened.submitted_at = datetime.fromtimestamp(submission.submitted_at or time.time(), UTC)
+        opened.task_id = submission.task.id if submission.task is not None else None
+
+    async def _collect(self, opened: Open, task: Task | None = None) -> Outcome:
+        """Wait for an accepted task and put its end on record."""
+        job, task_id = opened.job, opened.task_id
+        assert task_id is not None, "an accepted job has a task id"
+        try:
+            # An answer to a submission may already hold the result; then there is nothing to poll.
+            if task is None or not (task.done and (task.urls or task.error)):
+                task = await self._watch(opened, task_id)
+        except TaskTimeoutError as error:
+            return outcomes.pending(job, task_id, opened.submitted_at, error)
+        except NotFoundError as error:
+            why = (str(error), type(error).__name__)
+            await self._finish(
+                Finished(job.key, JobState.EXPIRED, error=why[0], error_type=why[1], task_id=task_id), job
+            )
+            gone = outcomes.pending(job, task_id, opened.submitted_at, error)
+            return replace(gone, status=OutcomeStatus.EXPIRED)
+        except AuthenticationError:
+            raise
+        except AioError as error:
+            return outcomes.pending(job, task_id, opened.submitted_at, error)
+        outcome = outcomes.ended(job, task, task_id, opened.submitted_at)
+        await self._finish(
+            Finished(
+                job.key,
+                JobState.SUCCEEDED if outcome.status is OutcomeStatus.SUCCEEDED else JobState.FAILED,
+                urls=outcome.urls,
+                credits=outcome.credits,
+                error=outcome.error,
+                error_type=outcome.error_type,
+                task_id=task_id,
+            ),
+            job,
+        )
+        return outcome
+
+    async def _watch(self, opened: Open, task_id: str) -> Task:
+        request = opened.job.request
+        submitted_at = opened.submitted_at.timestamp() if opened.submitted_at is not None else None
+        self.in_flight += 1
+        try:
+            return await self._poller.watch(
+                task_id,
+                kind=request.kind,
+                model=request.model,
+                submitted_at=submitted_at,
+                # From now, not from the submission: a job of last week gets its look too.
+                deadline=time.time() + self._deadlines.get(request.kind, self._deadlines["custom"]),
+            )
+        finally:
+            self.in_flight -= 1
+
+    async def _finish(self, finished: Finished, job: Job) -> None:
+        await self._ledger.finish(finished)
+        self._tell("finished", job)
+
+    def _priority(self, job: Job) -> Priority:
+        return Priority.SUBMIT_FIRST if self._prefer == "finish" else Priority.SUBMIT
