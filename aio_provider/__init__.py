@@ -9,12 +9,13 @@ Every name loads its module on first use, so that a DAG file which imports this 
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "aio_provider.frames": ("agenerate", "col", "download", "estimate", "generate", "lit", "template"),
+    "aio_provider.frames": ("agenerate", "col", "download", "estimate", "generate", "lit", "show", "template"),
     "aio_provider.api.client": ("AioClient", "AsyncAioClient"),
     "aio_provider.api.requests": ("GenerationRequest",),
     "aio_provider.api.errors": (
@@ -61,6 +62,7 @@ __all__ = [
     "estimate",
     "generate",
     "lit",
+    "show",
     "template",
 ]
 
@@ -83,7 +85,7 @@ if TYPE_CHECKING:
         TransportError,
     )
     from aio_provider.api.requests import GenerationRequest
-    from aio_provider.frames import agenerate, col, download, estimate, generate, lit, template
+    from aio_provider.frames import agenerate, col, download, estimate, generate, lit, show, template
 
 
 def __getattr__(name: str) -> Any:
@@ -97,3 +99,10 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+# df.aio is there at once where pandas is; where it is not yet, the first use of the frames brings it.
+if hasattr(sys.modules.get("pandas"), "api"):
+    from aio_provider.frames.accessor import register
+
+    register()

@@ -9,7 +9,6 @@ import inspect
 import json
 import math
 import os
-import warnings
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,6 +26,7 @@ from aio_provider.frames.run import Options, Reuse, Run
 from aio_provider.frames.schema import DEFAULT_PREFIX, column_names
 from aio_provider.frames.source import read_source
 from aio_provider.frames.spec import RequestSpec, make_spec, no_column
+from aio_provider.jobs.job import service_scope
 from aio_provider.jobs.settings import Settings
 
 
@@ -53,6 +53,7 @@ def generate(
     retry_failed: bool = False,
     reuse: Reuse = "always",
     run_id: str | None = None,
+    deadline: float | None = None,
     labels: Mapping[str, str] | None = None,
     progress: bool | None = None,
     gallery: bool | int | None = None,
@@ -94,6 +95,8 @@ def generate(
     :param reuse: whose results count: ``"always"`` any run's in this ledger, ``"run"`` only those of the same
         ``run_id``, ``"never"`` none: pay anew.
     :param run_id: names the run, in the ledger and for ``reuse="run"``.
+    :param deadline: seconds to wait for one result before its row is left ``pending``; by default 15 minutes for
+        pictures, 30 for music and speech, 2 hours for video.
     :param labels: kept with each job in the ledger, for reports.
     :param progress: ``None``: a bar in a terminal or notebook, a line now and then in a log; ``False``: nothing.
     :param gallery: how many results a notebook shows under the cell (``False`` for none; 8 by default).
@@ -175,14 +178,6 @@ class Prepared:
         view.close()
         if self.progress is not False:
             view.say(report.summary())
-        left = report.statuses.get("not_submitted", 0)
-        if left:
-            warnings.warn(
-                f"max_credits={self.run.options.max_credits:g} was reached: {left:,} of {report.rows:,} rows were not "
-                "submitted. Run again with a higher max_credits for the rest; finished rows cost nothing again.",
-                BudgetWarning,
-                stacklevel=4,
-            )
         if self.gallery:
             display_result(out, rows=self.gallery, prefix=self.run.options.prefix, kind=report.kind)
         if self.errors == "raise":
@@ -208,10 +203,6 @@ class Prepared:
             self.output.write(out, {"call": self.call, "run_id": report.run_id, "totals": report.to_dict()})
 
 
-class BudgetWarning(UserWarning):
-    """``max_credits`` was reached, so that some rows were not submitted."""
-
-
 def prepare(arguments: Mapping[str, Any]) -> Prepared:
     """Check everything about a call before anything is sent.
 
@@ -219,48 +210,58 @@ def prepare(arguments: Mapping[str, Any]) -> Prepared:
     """
     register()
     given = dict(arguments)
-    for name in ("overwrite", "overwrite_columns", "retry_failed"):
+    for name in ("overwrite", "overwrite_columns"):
         _check_type(name, given[name], bool)
-    for name, allowed in _CHOICES.items():
-        _check_choice(name, given[name], allowed)
+    _check_choice("errors", given["errors"], ("rows", "raise"))
     _check_type("progress", given["progress"], bool, none=True)
+    gallery = _check_gallery(given["gallery"])
+    output = None if given["output"] is None else Output.at(given["output"], prefix=_check_prefix(given["prefix"]))
     spec = make_spec(given["kind"], model=given["model"], params=given["params"], fields=given["fields"])
     frame = read_source(given["source"])
     spec.check_columns(list(frame.columns))
-    if given["key"] is not None and given["key"] not in frame.columns:
-        raise InvalidRequestError(no_column("key", None, given["key"], list(frame.columns)), field="key")
-    prefix = _check_prefix(given["prefix"])
+    options = check_options(frame, given)
     if not given["overwrite_columns"]:
-        _check_clash(frame, prefix)
-    options = Options(
-        key=given["key"],
-        prefix=prefix,
-        max_credits=_check_credits(given["max_credits"]),
-        on_unknown=given["on_unknown"],
-        retry_failed=given["retry_failed"],
-        reuse=given["reuse"],
-        run_id=_check_text("run_id", given["run_id"]),
-        labels=_labels(given["labels"]),
-    )
+        _check_clash(frame, options.prefix)
     settings = Settings.from_env(**{name: given[name] for name in _SETTINGS})
     spec.check_constants(frame)
     if given["errors"] == "raise":
         spec.check_rows(frame)
-    call = call_fingerprint(spec, frame, given["key"], prefix, settings.base_url)
-    output = None
-    if given["output"] is not None:
-        output = Output.at(given["output"], prefix=prefix)
-        output.prepare(frame, call, overwrite=given["overwrite"])
     run = Run(frame, spec, options, settings)
-    return Prepared(run, output, call, given["errors"], given["progress"], _check_gallery(given["gallery"]))
+    call = call_fingerprint(spec, frame, options, settings.base_url)
+    if output is not None:
+        output.prepare(frame, call, overwrite=given["overwrite"])
+    if len(frame):  # an empty frame needs no key
+        run.connect()
+    return Prepared(run, output, call, given["errors"], given["progress"], gallery)
 
 
-def call_fingerprint(spec: RequestSpec, frame: pd.DataFrame, key: Hashable, prefix: str, base_url: str) -> str:
+def check_options(frame: pd.DataFrame, given: Mapping[str, Any]) -> Options:
+    """The arguments that say how to run a call, checked; what is not given has its default."""
+    values = {name: given[name] for name in Options.__dataclass_fields__ if name in given}
+    key = values.get("key")
+    if key is not None and key not in frame.columns:
+        raise InvalidRequestError(no_column("key", None, key, list(frame.columns)), field="key")
+    _check_choice("on_unknown", values.get("on_unknown", "hold"), ("hold", "resubmit"))
+    _check_choice("reuse", values.get("reuse", "always"), ("always", "run", "never"))
+    _check_type("retry_failed", values.get("retry_failed", False), bool)
+    values["prefix"] = _check_prefix(values.get("prefix", DEFAULT_PREFIX))
+    values["max_credits"] = _check_credits(values.get("max_credits"))
+    values["deadline"] = _check_deadline(values.get("deadline"))
+    values["run_id"] = _check_text("run_id", values.get("run_id"))
+    values["labels"] = _labels(values.get("labels"))
+    if values.get("reuse") == "run" and not values["run_id"]:
+        raise ConfigurationError('reuse="run" needs run_id=...: it names the run whose results count.')
+    return Options(**values)
+
+
+def call_fingerprint(spec: RequestSpec, frame: pd.DataFrame, options: Options, base_url: str) -> str:
     """What makes two calls the same call: what is sent where for which rows, and how the columns are called.
 
     :returns: 64 hex digits.
     """
-    shape = {**spec.describe(), "key": None if key is None else str(key), "prefix": prefix, "service": base_url}
+    key = options.key
+    shape = {**spec.describe(), "key": None if key is None else str(key), "prefix": options.prefix}
+    shape["service"] = service_scope(base_url)
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
     for name in [*spec.columns, *([] if key is None else [key])]:
         digest.update(repr(name).encode())
@@ -280,7 +281,6 @@ _SETTINGS = (
     "allow_insecure",
     "on_server_error",
 )
-_CHOICES = {"errors": ("rows", "raise"), "on_unknown": ("hold", "resubmit"), "reuse": ("always", "run", "never")}
 
 
 def _raise_failures(run: Run, out: pd.DataFrame) -> None:
@@ -343,6 +343,16 @@ def _check_credits(value: object) -> float | None:
         raise TypeError(f"max_credits must be a number of credits, not {type(value).__name__}.")
     if math.isnan(value) or value < 0:
         raise ConfigurationError(f"max_credits={value!r}; it must be 0 or more.")
+    return float(value)
+
+
+def _check_deadline(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"deadline must be a number of seconds, not {type(value).__name__}.")
+    if not value > 0 or math.isinf(value):
+        raise ConfigurationError(f"deadline={value!r}; it must be a number of seconds above 0.")
     return float(value)
 
 

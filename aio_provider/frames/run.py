@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from aio_provider.api.requests import GenerationRequest
+from aio_provider.api.client import AsyncAioClient
 from aio_provider.frames.columns import plain
 from aio_provider.frames.progress import View, clock
 from aio_provider.frames.schema import RowResult, column_names, result_columns
 from aio_provider.frames.spec import Invalid, Nothing, RequestSpec
 from aio_provider.jobs.job import Job, Outcome, job_key, keyed
-from aio_provider.jobs.ledger import Entry, JobState, Ledger
+from aio_provider.jobs.ledger import Entry, JobState, Ledger, LedgerError
 from aio_provider.jobs.pacing import rate_budget
+from aio_provider.jobs.polling import PollPlan, catalog_prior
 from aio_provider.jobs.runner import Progress, Runner
 
 if TYPE_CHECKING:
-    from aio_provider.api.client import AsyncAioClient
-    from aio_provider.frames.output import Output
+    from aio_provider.api.requests import GenerationRequest
     from aio_provider.jobs.settings import Settings
 
 Reuse = Literal["always", "run", "never"]
@@ -43,6 +43,7 @@ class Options:
     retry_failed: bool = False
     reuse: Reuse = "always"
     run_id: str = ""
+    deadline: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -92,7 +93,7 @@ class Run:
         self.settings = settings
         self.run_id = options.run_id or uuid.uuid4().hex
         self._results: list[RowResult | None] = [None] * len(frame)
-        self._positions: dict[str, int] = {}  # of the rows whose jobs are with the engine
+        self._positions: dict[str, int] = {}  # job key → row
         self._copies: dict[int, int] = {}  # row → the earlier row that it shares a job with
         self._spent = 0.0
         self._reused = 0
@@ -101,34 +102,62 @@ class Run:
         self._own_failed = 0
         self._started = time.monotonic()
 
+    def connect(self) -> None:
+        """Make the client, so that a missing key is found before anything else happens.
+
+        :raises ConfigurationError: a key or an address that cannot be used.
+        """
+        settings = self.settings
+        self._client = AsyncAioClient(
+            settings.api_key,
+            settings.base_url,
+            timeout=settings.timeout,
+            allow_insecure=settings.allow_insecure,
+            on_server_error=settings.on_server_error,
+            retry=None,  # each request takes its own turn of the budget
+        )
+
     async def collect(self, view: View) -> None:
         """Send every row's request and take in what becomes of it.
 
         :param view: is told how far it is.
         :raises AioError: what stopped the run early; :meth:`frame_so_far` still works.
         """
-        options, settings = self.options, self.settings
-        ledger = await asyncio.to_thread(Ledger.open, settings.ledger)
+        ledger = await asyncio.to_thread(Ledger.open, self.settings.ledger)
         try:
             async with self._client as client:
-                budget = rate_budget(settings.requests_per_minute, settings.limiter_url, key_id=settings.key_id)
-                try:
-                    runner = Runner(
-                        client,
-                        ledger,
-                        budget,
-                        max_credits=options.max_credits,
-                        retry_failed=options.retry_failed,
-                        on_unknown=options.on_unknown,
-                        progress=lambda progress: self._tell(view, progress),
-                    )
-                    async for outcome in runner.run(self._jobs(), total=len(self.frame)):
-                        self._take(outcome)
-                finally:
-                    budget.close()
-        finally:
+                await self._collect(self._runner(client, ledger, view))
+        except BaseException:
             self._look_up(ledger)
+            raise
+        finally:
             ledger.close()
+
+    def _runner(self, client: AsyncAioClient, ledger: Ledger, view: View) -> Runner:
+        options, settings = self.options, self.settings
+        self._budget = rate_budget(settings.requests_per_minute, settings.limiter_url, settings.key_id)
+        return Runner(
+            client,
+            ledger,
+            self._budget,
+            plan=PollPlan(catalog_prior(settings.latency_scale)),
+            max_credits=options.max_credits,
+            retry_failed=options.retry_failed,
+            on_unknown=options.on_unknown,
+            deadlines=None if options.deadline is None else {self.spec.kind: options.deadline},
+            progress=lambda progress: self._tell(view, progress),
+        )
+
+    async def _collect(self, runner: Runner) -> None:
+        outcomes = runner.run(self.jobs(), total=len(self.frame))
+        try:
+            async for outcome in outcomes:
+                self._take(outcome)
+        finally:
+            await outcomes.aclose()
+            for outcome in runner.left:
+                self._take(outcome)
+            self._budget.close()
 
     def frame_so_far(self) -> pd.DataFrame:
         """The input's rows with the output columns; rows the engine never reached are ``not_submitted``."""
@@ -143,14 +172,15 @@ class Run:
     def report(self) -> Report:
         """The figures so far."""
         statuses = Counter("not_submitted" if result is None else result.status for result in self._filled())
+        shared = [result for result in map(self._results.__getitem__, self._copies.values()) if result is not None]
         return Report(
             run_id=self.run_id,
             kind=self.spec.kind,
             rows=len(self.frame),
             statuses=dict(statuses),
             credits=self._spent,
-            reused=self._reused,
-            saved=self._saved,
+            reused=self._reused + len(shared),
+            saved=self._saved + sum(result.credits or 0.0 for result in shared),
             seconds=time.monotonic() - self._started,
         )
 
@@ -160,7 +190,7 @@ class Run:
         pairs = zip(self.frame.index, self._filled(), strict=True)
         return [(label, result) for label, result in pairs if result is not None and result.status in bad]
 
-    def _jobs(self) -> Iterator[Job]:
+    def jobs(self) -> Iterator[Job]:
         """Jobs, one for each row that has something to do; the other rows get their result here."""
         labels = {"run_id": self.run_id, **self.options.labels}
         keys = None if self.options.key is None else [plain(value) for value in self.frame[self.options.key].tolist()]
@@ -222,7 +252,7 @@ class Run:
         self._own_failed += result.status == "failed"
 
     def _take(self, outcome: Outcome) -> None:
-        position = self._positions.pop(outcome.key)
+        position = self._positions[outcome.key]
         self._results[position] = RowResult.of(outcome)
         if outcome.reused:
             self._reused += 1
@@ -234,11 +264,20 @@ class Run:
         view.update(progress, extra_done=self._own_done, extra_failed=self._own_failed)
 
     def _look_up(self, ledger: Ledger) -> None:
-        """After an early stop: what the record says of the jobs whose outcome did not arrive."""
-        if not self._positions:
-            return
-        for key, entry in ledger.get(self._positions).items():
-            self._results[self._positions[key]] = _recorded(entry)
+        """After an early stop: what the record says of jobs without an end. It knows more than we were told:
+        an answer may have come, and been written down, while everything was being stopped."""
+        ended = ("succeeded", "failed", "expired", "skipped")
+        open_rows = {}
+        for key, position in self._positions.items():
+            result = self._results[position]
+            if result is None or result.status not in ended:
+                open_rows[key] = position
+        try:
+            entries = ledger.get(open_rows)
+        except LedgerError:
+            return  # the ledger being lost may be what stopped the run: what we were told has to do
+        for key, entry in entries.items():
+            self._results[open_rows[key]] = _recorded(entry, self._results[open_rows[key]])
 
     def _filled(self) -> list[RowResult | None]:
         results = list(self._results)
@@ -255,14 +294,14 @@ _STATUS = {
 }
 
 
-def _recorded(entry: Entry) -> RowResult:
+def _recorded(entry: Entry, told: RowResult | None) -> RowResult:
     return RowResult(
         status=_STATUS.get(entry.state, str(entry.state)),
         urls=entry.urls,
         text=entry.text,
         credits=entry.credits,
         task_id=entry.task_id,
-        error=entry.error,
+        error=entry.error or (told.error if told is not None else "The run stopped before this row was done."),
         model=entry.model,
         submitted_at=entry.submitted_at,
         finished_at=entry.finished_at,

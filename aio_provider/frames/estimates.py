@@ -1,0 +1,189 @@
+"""What a call would cost, before anything is spent: no request is sent and no key is needed."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from html import escape
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from aio_provider.api.prices import CreditRange
+from aio_provider.frames.accessor import register
+from aio_provider.frames.calls import check_options, generate
+from aio_provider.frames.columns import Expression
+from aio_provider.frames.run import Options, Reuse, Run
+from aio_provider.frames.source import read_source
+from aio_provider.frames.spec import make_spec
+from aio_provider.jobs.budget import estimate as estimate_jobs
+from aio_provider.jobs.job import Job
+from aio_provider.jobs.ledger import JobState, Ledger
+from aio_provider.jobs.ledger.location import in_memory, locate
+from aio_provider.jobs.settings import Settings
+
+_CHUNK = 500
+
+
+@dataclass(frozen=True)
+class FrameEstimate:
+    """What a call over a frame is expected to cost, in credits.
+
+    :param total: low, likely and high; ``likely`` and ``high`` are ``None`` where nothing is known.
+    :param by_model: one row a model: ``model, requests, low, likely, high, source, note``. ``source`` says
+        where the figures come from: ``published`` rules, ``learned`` from this ledger, or ``unknown``.
+    :param rows: in the frame.
+    :param requests: that would be sent and paid for.
+    :param reused: rows whose job is in the ledger already and costs nothing again.
+    :param skipped: rows with a null prompt or picture.
+    :param invalid: rows that would fail before they are sent.
+    """
+
+    total: CreditRange
+    by_model: pd.DataFrame
+    rows: int
+    requests: int
+    reused: int = 0
+    skipped: int = 0
+    invalid: int = 0
+
+    @property
+    def low(self) -> float:
+        """The least that is to be expected."""
+        return self.total.low
+
+    @property
+    def likely(self) -> float | None:
+        """The most probable figure."""
+        return self.total.likely
+
+    @property
+    def high(self) -> float | None:
+        """What to set aside."""
+        return self.total.high
+
+    def __repr__(self) -> str:
+        return f"{self._headline()}\n{self.by_model.to_string(index=False)}" if self.requests else self._headline()
+
+    def _repr_html_(self) -> str:
+        headline = f"<p>{escape(self._headline())}</p>"
+        # to_html escapes what is in the cells
+        return headline + (self.by_model.to_html(index=False, border=0, na_rep="–") if self.requests else "")
+
+    def _headline(self) -> str:
+        counts = [f"{self.requests:,} of {self.rows:,} rows would be sent"]
+        for name in ("reused", "skipped", "invalid"):
+            number = getattr(self, name)
+            if number:
+                counts.append(f"{number:,} {name}")
+        note = f" ({self.total.note})" if self.total.note else ""
+        return f"{_range(self.total)} credits; {', '.join(counts)}{note}"
+
+
+def estimate(
+    source: pd.DataFrame | str | os.PathLike[str],
+    kind: str,
+    *,
+    model: str | Expression | None = None,
+    params: Mapping[str, Any] | None = None,
+    key: Hashable | None = None,
+    retry_failed: bool = False,
+    on_unknown: Literal["hold", "resubmit"] = "hold",
+    reuse: Reuse = "always",
+    run_id: str | None = None,
+    base_url: str | None = None,
+    ledger: str | os.PathLike[str] | None = None,
+    **fields: Any,
+) -> FrameEstimate:
+    """What :func:`aio_provider.generate` with the same arguments would cost. Spends nothing, sends nothing.
+
+    Its other arguments (``output=``, ``max_credits=`` …) are taken too and change nothing, so that one word
+    turns a call into its estimate. Rows already in the ledger count as free, and past charges there stand in
+    for prices that are not published. A ledger that does not exist yet is not made.
+
+    :returns: ``low``, ``likely`` and ``high`` in total and by model, as a :class:`FrameEstimate`.
+    :raises InvalidRequestError: a field, a column or a constant that cannot be.
+    """
+    register()
+    others = set(inspect.signature(generate).parameters)
+    spec = make_spec(
+        kind, model=model, params=params, fields={name: v for name, v in fields.items() if name not in others}
+    )
+    frame = read_source(source)
+    spec.check_columns(list(frame.columns))
+    given = {"key": key, "retry_failed": retry_failed, "on_unknown": on_unknown, "reuse": reuse, "run_id": run_id}
+    options = check_options(frame, given)
+    spec.check_constants(frame)
+    settings = Settings.from_env(base_url=base_url, ledger=ledger)
+    run = Run(frame, spec, options, settings)
+    book = _existing(settings.ledger)
+    try:
+        paid = _Paid(book, options)
+        result = estimate_jobs(paid.unpaid(run.jobs()), book)
+    finally:
+        if book is not None:
+            book.close()
+    statuses = run.report().statuses
+    return FrameEstimate(
+        total=result.total,
+        by_model=_table(result.by_model, result.counts),
+        rows=len(frame),
+        requests=result.requests,
+        reused=paid.count,
+        skipped=statuses.get("skipped", 0),
+        invalid=statuses.get("failed", 0),
+    )
+
+
+class _Paid:
+    """Sorts out jobs that a run would not submit, since the ledger has them already."""
+
+    def __init__(self, ledger: Ledger | None, options: Options) -> None:
+        self._ledger = ledger
+        self._again = {JobState.PLANNED}
+        if options.retry_failed:
+            self._again.add(JobState.FAILED)
+        if options.on_unknown == "resubmit":
+            self._again.add(JobState.UNKNOWN)
+        self.count = 0
+
+    def unpaid(self, jobs: Iterator[Job]) -> Iterator[Job]:
+        while chunk := list(islice(jobs, _CHUNK)):
+            known = {} if self._ledger is None else self._ledger.get([job.key for job in chunk])
+            for job in chunk:
+                entry = known.get(job.key)
+                changed = entry is not None and entry.fingerprint != job.request.fingerprint
+                if entry is None or changed or entry.state in self._again:
+                    yield job
+                else:
+                    self.count += 1
+
+
+def _existing(target: str | None) -> Ledger | None:
+    """The ledger, unless it would have to be made first."""
+    url = locate(target)
+    if url.get_backend_name() == "sqlite" and (in_memory(url) or not Path(str(url.database)).exists()):
+        return None
+    return Ledger.open(target)
+
+
+def _table(by_model: Mapping[str, CreditRange], counts: Mapping[str, int]) -> pd.DataFrame:
+    rows = [
+        (model, counts[model], part.low, part.likely, part.high, part.source, part.note)
+        for model, part in by_model.items()
+    ]
+    table = pd.DataFrame(rows, columns=["model", "requests", "low", "likely", "high", "source", "note"])
+    kinds = dict.fromkeys(("low", "likely", "high"), "float64") | dict.fromkeys(("model", "source", "note"), "string")
+    return table.astype({"requests": "int64", **kinds})
+
+
+def _range(total: CreditRange) -> str:
+    if total.low == total.likely == total.high:
+        return f"{total.low:,.6g}"
+    likely = "unknown" if total.likely is None else f"{total.likely:,.6g}"
+    high = "unknown" if total.high is None else f"{total.high:,.6g}"
+    return f"{total.low:,.6g} to {high}, likely {likely}"
