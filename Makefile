@@ -77,7 +77,7 @@ lint: $(STAMP) ## ruff, mypy --strict, import-linter
 
 .PHONY: docs
 docs: $(STAMP) ## the documentation, warnings as errors, into docs/_build/html
-	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	AIRFLOW_HOME=$(CURDIR)/docs/_build/airflow $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 .PHONY: setup
