@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
 
 
-class _Decorated(DecoratedOperator):  # type: ignore[misc]
+class _Decorated(DecoratedOperator):
     """What all decorated operators share; :func:`_decorated` joins it with an operator.
 
-    The function runs on the worker, when the task is executed, and again on a retry: it has to return the same
-    then, since a changed request is a new job. What it returns is never rendered as a template: text from elsewhere
-    may hold braces, which must neither fail the task nor reach Airflow's variables and connections.
+    The function runs on the worker, when the task is executed, and again on a retry: it has to return the
+    same then, since a changed request is a new job. What it returns is never rendered as a template: text
+    from elsewhere may hold braces, which must neither fail the task nor reach Airflow's variables and
+    connections.
     """
 
     operator: ClassVar[type[AioBaseOperator]]
@@ -67,7 +68,8 @@ class _Decorated(DecoratedOperator):  # type: ignore[misc]
                 f"a text ({fields[0]}) or a dict of request fields" if fields else "a dict of request fields"
             )
             raise AirflowFailException(
-                f"{self.python_callable.__name__} must return {wanted}, not {type(returned).__name__}. Nothing was sent."
+                f"{self.python_callable.__name__} must return {wanted}, not {type(returned).__name__}. "
+                "Nothing was sent."
             )
         extra = dict(getattr(self, "request_params", None) or {})
         for name, value in returned.items():
@@ -104,8 +106,8 @@ def _decorated(operator: type[AioBaseOperator], name: str) -> Callable[..., Task
 
     decorator.__name__ = decorator.__qualname__ = f"{name}_task"
     decorator.__doc__ = (
-        f"``@task.{name}``: run :class:`~aio_provider.operators.aio.{operator.__name__}` with what the function "
-        f"returns, "
+        f"``@task.{name}``: run :class:`~aio_provider.operators.aio.{operator.__name__}` with what the "
+        "function returns, "
         + (f"a text (its ``{operator.request_fields[0]}``) or " if operator.request_fields else "")
         + "a dict of request fields.\n\n:param python_callable: the function.\n"
         ":param kwargs: the operator's other arguments."

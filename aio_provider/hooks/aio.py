@@ -32,8 +32,9 @@ class AioHook(BaseHook):
     """
     Reach API in One through an Airflow connection of type ``aio``.
 
-    The connection's password is the key. Its host, port and schema are the address, ``https://apiin.one/api/v1``
-    where they are empty. See :func:`aio_provider.hooks.connection.read_connection` for every field.
+    The connection's password is the key. Its host, port and schema are the address,
+    ``https://apiin.one/api/v1`` where they are empty. See
+    :func:`aio_provider.hooks.connection.read_connection` for every field.
 
     :param aio_conn_id: connection id.
     """
@@ -99,7 +100,8 @@ class AioHook(BaseHook):
 
         Everyone in this event loop who watches tasks of the same key shares one poller.
 
-        :param submitted_at: seconds since 1970; with ``kind`` and ``model`` it tells when a poll is worth a request.
+        :param submitted_at: seconds since 1970; with ``kind`` and ``model`` it tells when a poll is worth a
+            request.
         :param deadline: seconds since 1970; ``None``: no end.
         :raises TaskTimeoutError: at the deadline.
         :raises NotFoundError: the service does not know the task (any more).
@@ -157,7 +159,7 @@ class AioHook(BaseHook):
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Fields of the connection form in Airflow 2.11; Airflow 3 reads ``conn-fields`` of the provider info."""
+        """Fields of the connection form in Airflow 2.11 (Airflow 3 reads the provider info)."""
         from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
         from flask_babel import lazy_gettext
         from wtforms import BooleanField, IntegerField, PasswordField, StringField

@@ -57,7 +57,7 @@ def read_connection(conn: ConnectionFields) -> Settings:
     """
     if not conn.password:
         raise ConfigurationError(
-            f"Connection {conn.conn_id!r} has no key: put the API in One key (aio_...) into its password field."
+            f"Connection {conn.conn_id!r} has no key: put the API in One key (aio_...) into its password."
         )
     extras = _read_extras(conn)
     return Settings(
@@ -127,7 +127,7 @@ def _read_extras(conn: ConnectionFields) -> dict[str, Any]:
 
 
 def _extra_object(conn: ConnectionFields) -> Mapping[str, Any]:
-    # Not `extra_dejson`: it reports to the supervisor synchronously, which a trigger's event loop must not do.
+    # Not `extra_dejson`: that calls the supervisor synchronously, which a trigger's event loop must not do.
     if not conn.extra:
         return {}
     try:

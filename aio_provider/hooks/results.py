@@ -80,11 +80,11 @@ def tell_assets(
 
 
 def openlineage(inputs: Iterable[str], outputs: Iterable[str]) -> Any:
-    """URLs as OpenLineage datasets: the origin is the namespace, the path the name (a query may hold a signature)."""
+    """URLs as OpenLineage datasets: origin and path, without the query, which may hold a signature."""
     from urllib.parse import urlsplit
 
     from airflow.providers.common.compat.openlineage.facet import Dataset
-    from airflow.providers.openlineage.extractors import OperatorLineage
+    from airflow.providers.openlineage.extractors import OperatorLineage  # type: ignore[import-not-found]
 
     def datasets(urls: Iterable[str]) -> list[Dataset]:
         parts = [urlsplit(url) for url in urls]

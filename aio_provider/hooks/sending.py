@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 #: seconds for which a submission is tried that the service certainly did not take
 PATIENCE = 600.0
-#: seconds before the next try after a connection that was never made, doubled each time, and the most it may be
+#: seconds to wait after a connection that was never made: at first, doubled each time, and at most
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
 #: a client raises ServerError for a submission under on_server_error="retry" only; each try may be charged
 _SERVER_ERRORS = 4
@@ -32,8 +32,8 @@ async def send_in_turn(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> T:
-    """Wait for a turn, write the intent, send; again after a 429, a connection that was never made, or a 500 where
-    the connection's ``on_server_error`` is ``"retry"``.
+    """Wait for a turn, write the intent, send; again after a 429, a connection that was never made, or a 500
+    where the connection's ``on_server_error`` is ``"retry"``.
 
     The intent is written when the turn has come, not before: who is killed while it waits has sent nothing.
 

@@ -14,7 +14,7 @@ XCOM_KEY = "aio_link"
 
 
 class AioTaskLink(BaseOperatorLink):
-    """To the first result once there is one, and before that to the task at the API (which asks for the key)."""
+    """To the first result once there is one, before that to the task at the API (which wants the key)."""
 
     name = "API in One result"
 

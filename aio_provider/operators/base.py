@@ -72,26 +72,28 @@ class AioBaseOperator(BaseOperator):
     """
     Pay for one generation, once, and return its result.
 
-    Every attempt of a task instance first reads its record. A job that was submitted is polled, never submitted
-    again: after a retry, a killed worker, a restarted triggerer or a cleared task. The record is kept in the ledger
-    the connection names (``ledger_url``), else in Airflow's task state store (3.3 and later).
+    Every attempt of a task instance first reads its record. A job that was submitted is polled, never
+    submitted again: after a retry, a killed worker, a restarted triggerer or a cleared task. The record is
+    kept in the ledger the connection names (``ledger_url``), else in Airflow's task state store (3.3 and
+    later).
 
     Returns (XCom): ``{"task_id", "status", "urls", "credits", "model", "kind", "submitted_at", "finished_at",
     "error", "reused"}``, plain JSON; times are ISO 8601 in UTC, credits a number or null.
 
-    Raises :class:`~aio_provider.api.errors.TaskFailedError` when the service failed the task (a retry submits a
-    new one), :class:`~aio_provider.api.errors.TaskTimeoutError` at the deadline (a retry waits for the same one),
-    and ``AirflowFailException`` where a retry cannot help: bad input, a refused key, a held submission.
+    Raises :class:`~aio_provider.api.errors.TaskFailedError` when the service failed the task (a retry submits
+    a new one), :class:`~aio_provider.api.errors.TaskTimeoutError` at the deadline (a retry waits for the same
+    one), and ``AirflowFailException`` where a retry cannot help: bad input, a refused key, a held submission.
 
     :param model: model, as the service spells it; ``None`` for the endpoint's usual one.
     :param request_params: further fields of the request (templated).
     :param aio_conn_id: connection id.
     :param deferrable: wait in the triggerer (default), or on the worker with the same engine.
-    :param deadline: how long to wait, from the submission on (seconds or a timedelta). By kind: images and tools 15
-        minutes, music and speech 30, videos 2 hours. The job goes on after it, and a retry picks it up.
+    :param deadline: how long to wait, from the submission on (seconds or a timedelta). By kind: images and
+        tools 15 minutes, music and speech 30, videos 2 hours. The job goes on after it, and a retry picks it
+        up.
     :param retry_failed: whether a retry submits a new job after the service failed the last one.
-    :param on_unknown: what to do about a submission that may have been charged: ``"hold"`` it until someone has
-        looked, or ``"resubmit"`` it, which may pay twice.
+    :param on_unknown: what to do about a submission that may have been charged: ``"hold"`` it until someone
+        has looked, or ``"resubmit"`` it, which may pay twice.
     :param reuse: whose result may stand for this one. ``"run"``: an earlier attempt of this task instance.
         ``"always"``: also this task's in an earlier run, for the same request (needs ``ledger_url``).
         ``"never"``: clearing a finished task pays again; one in flight is still picked up.
@@ -250,7 +252,7 @@ class AioBaseOperator(BaseOperator):
         try:
             return record.find()
         except RequestChangedError as error:
-            # The request was changed while its task was in flight. One free GET tells whether it has ended since.
+            # The request was changed while its task was in flight. A free GET tells whether that has ended.
             with self.hook.get_conn() as client:
                 old = client.get_task(error.task_id)
             if not old.done:
@@ -309,7 +311,7 @@ class AioBaseOperator(BaseOperator):
             raise AirflowFailException(message)
         if status == TIMEOUT:
             raise TaskTimeoutError(
-                f"{message} It goes on at the service; a retry, or clearing this task, waits for it and pays nothing.",
+                f"{message} A retry, or clearing this task, waits for it again and pays nothing.",
                 task_id=aio_task_id,
             )
         if status == FATAL:

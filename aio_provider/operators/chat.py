@@ -19,8 +19,9 @@ class AioChatOperator(AioBaseOperator):
     """
     Ask a chat model (``POST /chat/completions``, not streamed). Answers on the worker, in seconds.
 
-    Returns (XCom) the result of the other operators plus ``text``, ``usage`` and ``tool_calls``; there is no task id
-    and there are no URLs. The answer is kept on record: a retry or a cleared task does not ask, or pay, again.
+    Returns (XCom) the result of the other operators plus ``text``, ``usage`` and ``tool_calls``; there is no
+    task id and there are no URLs. The answer is kept on record: a retry or a cleared task does not ask, or
+    pay, again.
 
     :param messages: one text from the user, or ``[{"role": ..., "content": ...}, ...]`` (templated).
     :param system_prompt: what to tell the model beforehand (templated).

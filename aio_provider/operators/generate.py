@@ -14,7 +14,8 @@ class AioGenerateImageOperator(AioBaseOperator):
     """
     Make a picture (``POST /images/generations``).
 
-    See :class:`~aio_provider.operators.base.AioBaseOperator` for what it returns, raises, and never pays twice.
+    See :class:`~aio_provider.operators.base.AioBaseOperator` for what it returns, raises, and never pays
+    twice.
 
     :param prompt: what to show, 3 to 5000 characters (templated).
     :param model: such as ``flux-2``, ``seedream-4-5`` or ``imagen-4``.
@@ -184,8 +185,9 @@ class AioGenerateOperator(AioBaseOperator):
     """
     Make anything: a kind chosen at run time, or an endpoint that has no operator of its own.
 
-    :param endpoint: a kind (``image``, ``video``, ...), whose documented bounds are then checked, or a path below the
-        API's address (``/audio/music/extend``), which is sent as it is (templated). It must answer with a task.
+    :param endpoint: a kind (``image``, ``video``, ...), whose documented bounds are then checked, or a path
+        below the API's address (``/audio/music/extend``), which is sent as it is (templated). It must answer
+        with a task.
     """
 
     template_fields: Sequence[str] = ("endpoint", *AioBaseOperator.template_fields)

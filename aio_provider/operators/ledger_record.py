@@ -1,4 +1,4 @@
-"""The record of a task instance's job in the ledger, and the book kept of jobs that are recorded elsewhere."""
+"""The record of a task instance's job in a ledger."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class LedgerRecord:
         self._entry: Entry | None = None
 
     def find(self) -> Started | None:
-        """See :meth:`aio_provider.operators.record.Record.find`. Waits while another process submits this job."""
+        """See :meth:`aio_provider.operators.record.Record.find`. Waits while another process submits."""
         for _ in range(int(_PATIENCE / _LOOK)):
             self._entry = entry = self._plan()
             if entry.state is JobState.PLANNED:

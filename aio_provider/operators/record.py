@@ -1,11 +1,12 @@
 """What is on record about the one paid job of a task instance, so that no attempt pays for it twice.
 
 The order is always: :meth:`Record.find` what is there, :meth:`Record.intend` just before the request is sent,
-:meth:`Record.accept` the id at once after it, :meth:`Record.finish` the outcome. An attempt that finds an id re-attaches
-to it; one that finds an intent without an id cannot know whether the service charged it, and holds.
+:meth:`Record.accept` the id at once after it, :meth:`Record.finish` the outcome. An attempt that finds an id
+    re-attaches to it; one that finds an intent without an id cannot know whether the service charged it, and
+    holds.
 
-Two places can keep the record: the ledger a connection names (:mod:`aio_provider.operators.ledger_record`) and
-Airflow's task state store (3.3 and later). XCom cannot: Airflow deletes it when a retry begins.
+Two places can keep the record: the ledger a connection names (:mod:`aio_provider.operators.ledger_record`)
+and Airflow's task state store (3.3 and later). XCom cannot: Airflow deletes it when a retry begins.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ Reuse = Literal["run", "always", "never"]
 #: key of the record in the task state store
 STATE_KEY = "aio_job"
 
-# Airflow's `NEVER_EXPIRE` is this very object. The default is 30 days, after which a cleared task would pay again;
-# the row goes when its DAG run is deleted.
+# Airflow's `NEVER_EXPIRE` is this very object. The default is 30 days, after which a cleared task would pay
+# again; the row goes when its DAG run is deleted.
 _NEVER_EXPIRE = timedelta.max
 _KEPT_ATTEMPTS = 20
 
@@ -127,7 +128,7 @@ class Record(Protocol):
 def held(
     identity: JobIdentity, reason: str, *, where: str, was_taken: str, was_not: str
 ) -> AirflowFailException:
-    """The exception for a submission that may have been charged. Airflow does not retry it; a person settles it.
+    """The exception for a submission that may have been charged: not retried, but settled by a person.
 
     :param was_taken: the command that puts the task's id on record.
     :param was_not: the command that frees the job for another submission.
@@ -136,18 +137,18 @@ def held(
     if identity.kind != "chat":  # a chat has no id to put on record
         ways = f"It was created: {was_taken}\n{ways}"
     return AirflowFailException(
-        f"The submission of {identity} ({identity.kind}, model {identity.model}) may have been charged: {reason}. "
-        "It is held, so that it is not paid twice. Look in the API in One dashboard whether it was created, run the "
-        f"line that fits, and clear this Airflow task; a known task is then polled, not submitted ({where}).\n{ways}"
-        "on_unknown='resubmit' submits without asking, and may pay twice."
+        f"The submission of {identity} ({identity.kind}, model {identity.model}) may have been charged: "
+        f"{reason}. It is held, so that it is not paid twice. Look in the API in One dashboard whether it "
+        "was created, run the line that fits, and clear this Airflow task; a task on record is then polled, not "
+        f"submitted ({where}).\n{ways}on_unknown='resubmit' submits without asking, and may pay twice."
     )
 
 
 class TaskStateRecord:
     """The record in Airflow's task state store (3.3 and later), one JSON value a task instance.
 
-    It survives retries and clearing, and is deleted with the DAG run. Worker side only: the store is synchronous,
-    and a trigger that touches it can wedge its triggerer. Holds no prompt and no key.
+    It survives retries and clearing, and is deleted with the DAG run. Worker side only: the store is
+    synchronous, and a trigger that touches it can wedge its triggerer. Holds no prompt and no key.
 
     :param store: ``context["task_state_store"]``.
     """
@@ -178,7 +179,7 @@ class TaskStateRecord:
         return Started(entry.get("task_id"), entry.get("submitted_at"), result)
 
     def intend(self) -> None:
-        """See :meth:`Record.intend`. Airflow runs one attempt of a task instance at a time, so there is no race."""
+        """See :meth:`Record.intend`. Airflow runs one attempt of a task instance at a time: no race."""
         self._write(self._intent(self._read()))
 
     def sending(self) -> AbstractContextManager[None]:
@@ -222,7 +223,7 @@ class TaskStateRecord:
                 )
             if self._log:
                 self._log.warning(
-                    "An earlier submission of %s may have been charged; submitting again (on_unknown='resubmit').",
+                    "A submission of %s may have been charged; on_unknown='resubmit': it is sent again.",
                     self._identity,
                 )
             return True
@@ -241,8 +242,8 @@ class TaskStateRecord:
             return True
         if state == "expired":
             raise AirflowFailException(
-                f"The service no longer knows task {entry['task_id']} of {self._identity}, which was paid for. "
-                f"To pay for a new one, delete its record and clear the task:\n{self._delete_call()}"
+                f"The service no longer knows task {entry['task_id']} of {self._identity}, which was paid "
+                f"for. To pay for a new one, delete its record and clear the task:\n{self._delete_call()}"
             )
         return False
 
@@ -256,9 +257,9 @@ class TaskStateRecord:
 
     def _changed_message(self, entry: dict[str, Any]) -> str:
         return (
-            f"{self._identity} has task {entry['task_id']} in flight at {entry.get('service')} for another request "
-            f"(fingerprint {str(entry.get('fingerprint'))[:12]}, now {self._identity.fingerprint[:12]} at "
-            f"{self._identity.service}). Wait for it to end and clear the task; or restore the request. "
+            f"{self._identity} has task {entry['task_id']} in flight at {entry.get('service')} for another "
+            f"request (fingerprint {str(entry.get('fingerprint'))[:12]}, now "
+            f"{self._identity.fingerprint[:12]} at {self._identity.service}). Wait for it to end and clear the task, or restore the request. "
             f"To give that task up (it is paid for), delete its record:\n{self._delete_call()}"
         )
 

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def place_of(context: Context) -> dict[str, Any]:
-    """Which task instance this is: the part of a job's identity that a retry keeps (so: without the try number)."""
+    """Which task instance this is. The try number is no part of it: a retry is the same job."""
     ti: Any = context["ti"]
     return {
         "dag_id": ti.dag_id,
@@ -42,8 +42,8 @@ def labels_of(context: Context) -> dict[str, str]:
 def identify(context: Context, request: GenerationRequest, base_url: str, reuse: Reuse) -> JobIdentity:
     """The job of this task instance, for this request.
 
-    :param reuse: under ``"always"`` the run is left out of the key and the request is put in: a later run of the
-        same task finds the job of an earlier one when it asks for the same.
+    :param reuse: under ``"always"`` the run is left out of the key and the request is put in: a later run of
+        the same task finds the job of an earlier one when it asks for the same.
     """
     place = place_of(context)
     whose = [place["dag_id"], place["task_id"], str(place["map_index"])]
@@ -68,7 +68,7 @@ def open_record(
     retry_failed: bool,
     reuse: Reuse,
 ) -> Record:
-    """The record of this job: the connection's ledger, else the task state store, else this machine's ledger file.
+    """The record of this job: the connection's ledger, the task state store, or this machine's ledger file.
 
     :param request: what is to be submitted; ``None`` when a finished job is handed over.
     :raises AirflowFailException: ``reuse="always"`` without a ledger.
@@ -128,8 +128,8 @@ class NoRecord:
     def hold(self, error: str) -> AirflowFailException:
         """See :meth:`aio_provider.operators.record.Record.hold`."""
         return AirflowFailException(
-            f"The submission may have been charged: {error}. It is not sent again by itself. Look in the API in One "
-            "dashboard whether a task was created; clear this Airflow task to submit again."
+            f"The submission may have been charged: {error}. It is not sent again by itself. Look in the API "
+            "in One dashboard whether a task was created; clear this Airflow task to submit again."
         )
 
     def finish(self, state: str, result: dict[str, Any]) -> None:
@@ -140,7 +140,7 @@ class NoRecord:
 
 
 class Booked:
-    """A record kept elsewhere whose jobs are also entered in this machine's ledger file, for its credit report.
+    """A record kept elsewhere, whose jobs are also booked in this machine's ledger file, for its report.
 
     The file is one machine's book and decides nothing: whatever is wrong with it, the task goes on.
     """
@@ -204,7 +204,7 @@ class Booked:
 
     def _enter(self, ledger: Ledger, task_id: str | None) -> None:
         me = self._identity
-        # The machine that hands the result over need not be the one that submitted: the prompt is not known here.
+        # The machine that hands a result over need not be the one that submitted, and knows no prompt.
         job = self._job or Job(
             me.key, GenerationRequest(kind=me.kind, endpoint="", model=me.model, params={})
         )

@@ -40,8 +40,8 @@ class AioTaskSensor(BaseSensorOperator):
 
     Returns (XCom) the result of the operators: ``{"task_id", "status", "urls", "credits", "model", ...}``.
 
-    Raises ``AirflowFailException`` when the task failed or the service does not know it: a retry would only ask for
-    the same one. ``soft_fail`` and the other sensor arguments work as everywhere.
+    Raises ``AirflowFailException`` when the task failed or the service does not know it: a retry would only
+    ask for the same one. ``soft_fail`` and the other sensor arguments work as everywhere.
 
     :param aio_task_id: the service's id (templated). (``task_id`` is Airflow's name for its own task.)
     :param kind: kind of generation; with ``model`` it tells how long to expect, and saves requests.

@@ -1,4 +1,4 @@
-"""The trigger that waits for one task of the service. It only ever sends GETs: a restart of it costs nothing."""
+"""The trigger that waits for one task of the service. It sends GETs only, so a restart costs nothing."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from aio_provider.api.errors import (
 )
 from aio_provider.hooks.aio import AioHook
 
-#: what an event's ``status`` may be: the task ended; the deadline passed; the service no longer knows the task;
-#: the key or the connection was refused (a retry cannot help); polling gave up for now (a retry can)
+#: what an event's ``status`` may be: the task ended; the deadline passed; the service no longer knows the
+#: task; the key or the connection was refused (a retry cannot help); polling gave up for now (a retry can)
 DONE, TIMEOUT, EXPIRED, FATAL, PASSING = "done", "timeout", "expired", "fatal", "passing"
 
 
@@ -27,15 +27,16 @@ class AioTaskTrigger(BaseTrigger):
     Wait for a task that was submitted already.
 
     The arguments are stored in Airflow's database: they hold ids and times, never the key or the prompt. All
-    triggers of one key in a triggerer share one poller, hence one client, one rate budget and one polling plan.
+    triggers of one key in a triggerer share one poller, hence one client, one rate budget and one polling
+    plan.
 
     :param aio_task_id: the service's id. (``task_id`` is Airflow's name for its own task.)
     :param aio_conn_id: connection id.
     :param kind: kind of generation; with ``model`` it tells the poller how long to expect.
     :param model: model, where one was named.
     :param submitted_at: when the task was submitted, in seconds since 1970.
-    :param deadline: when to give up, in seconds since 1970: on the wall clock, so that a restarted triggerer does
-        not begin to count anew.
+    :param deadline: when to give up, in seconds since 1970: on the wall clock, so that a restarted triggerer
+        does not begin to count anew.
     :param job_key: the job's key in the ledger; handed back in the event.
     """
 
@@ -50,7 +51,7 @@ class AioTaskTrigger(BaseTrigger):
         deadline: float,
         job_key: str = "",
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.aio_task_id = aio_task_id
         self.aio_conn_id = aio_conn_id
         self.kind = kind
@@ -75,8 +76,8 @@ class AioTaskTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yield one event, see :meth:`payload`. What is not an error of the service or the connection is raised."""
-        yield TriggerEvent(await self.payload(AioHook(self.aio_conn_id)))
+        """Yield one event, see :meth:`payload`; errors of our own making are raised."""
+        yield TriggerEvent(await self.payload(AioHook(self.aio_conn_id)))  # type: ignore[no-untyped-call]
 
     async def payload(self, hook: AioHook) -> dict[str, Any]:
         """Wait, and say how it ended, as plain JSON: ``status`` is one of this module's five words."""
@@ -94,7 +95,7 @@ class AioTaskTrigger(BaseTrigger):
         return {**event, "status": DONE, "task": task.to_dict()}
 
     async def on_kill(self) -> None:
-        """There is nothing to cancel with: the service has no such call, and a cleared task re-attaches (3.3+)."""
+        """Cancel nothing: the service has no such call, and a cleared task re-attaches (Airflow 3.3+)."""
         self.log.warning(going_on(self.aio_task_id))
 
 

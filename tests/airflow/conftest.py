@@ -1,4 +1,4 @@
-"""Airflow for the tests of this room: a migrated database, DAG files, and a task instance's context as plain data."""
+"""Airflow for these tests: a migrated database, DAG files, and a task instance's context as plain data."""
 
 from __future__ import annotations
 
