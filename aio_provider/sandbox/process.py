@@ -39,6 +39,8 @@ class SandboxProcess:
         self.settings = SandboxSettings(**settings)
         self._process: subprocess.Popen[str] | None = None
         self._base_url: str | None = None
+        # Plain http to loopback only, so no certificates to load and no proxy to ask.
+        self._http = httpx.Client(timeout=60, trust_env=False, verify=False)
 
     def start(self) -> Self:
         """Start the process, and return once it answers requests."""
@@ -61,6 +63,7 @@ class SandboxProcess:
         """End the process in order."""
         if self._process is None:
             return
+        self._http.close()
         assert self._process.stdin is not None and self._process.stdout is not None
         # The end of its input tells it to stop, which also happens when this process dies.
         self._process.stdin.close()
@@ -179,9 +182,7 @@ class SandboxProcess:
         self._ask("POST", "reset")
 
     def _ask(self, method: str, route: str, body: Mapping[str, Any] | None = None) -> Any:
-        answer = httpx.request(
-            method, f"{self.origin}/sandbox/{route}", json=body, timeout=60, trust_env=False
-        )
+        answer = self._http.request(method, f"{self.origin}/sandbox/{route}", json=body)
         if answer.status_code == 400:
             raise ValueError(answer.json()["error"])
         answer.raise_for_status()
