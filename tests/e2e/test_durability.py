@@ -6,7 +6,7 @@ import os
 import signal
 from typing import Any
 
-from conftest import Services
+from tests.e2e.conftest import Services
 
 
 def picture(services: Services, dag_id: str, run_id: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from conftest import Services
+from tests.e2e.conftest import Services
 
 
 def test_airflow_lists_the_provider(services: Services) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import postgres_server
 import pytest
-from ledger_helpers import HandClock
 
 from aio_provider.jobs.ledger import Ledger
+from tests import postgres_server
+from tests.jobs.ledger_helpers import HandClock
 
 
 @pytest.fixture

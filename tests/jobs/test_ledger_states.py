@@ -5,10 +5,10 @@ from __future__ import annotations
 import pickle
 
 import pytest
-from ledger_helpers import HandClock, bring_to, job, state, succeeded
 
 from aio_provider.jobs.ledger import ENDED, Entry, Finished, JobState, Ledger, LedgerStateError
 from aio_provider.jobs.ledger.model import STEPS
+from tests.jobs.ledger_helpers import HandClock, bring_to, job, state, succeeded
 
 VERBS = {
     JobState.INTENDED: lambda ledger: ledger.intend(["k"], owner="me"),
