@@ -21,8 +21,9 @@ EDGES = [0.0, *(_SHORTEST * _RATIO**i for i in range(_BINS + 1))]
 _WIDTHS = [high - low for low, high in pairwise(EDGES)]
 _COUNT = len(_WIDTHS)
 
-#: how many observations the published range is worth
+#: how many observations the published range is worth, and after how many it is worth half that
 _PRIOR_WEIGHT = 3.0
+_PRIOR_HALF = 4.0
 #: how far outside the published range a latency is thought possible at all, and what share of tasks is there
 _PRIOR_REACH = 40.0
 _PRIOR_BELOW = 0.06
@@ -135,21 +136,24 @@ class LatencyModel:
             weight *= _MEMORY
         # Waiting tasks are as recent as can be, but must not drown what has ended.
         observed.extend((index, _COUNT - 1, float(number)) for index, number in self._waiting.items())
+        faith = _PRIOR_WEIGHT / (1.0 + self.count / _PRIOR_HALF)
         mass = self._prior
         if observed:
             # A start that rules nothing out, so that a published range that is wrong does no lasting harm.
             mass = [0.9 * p + 0.1 / _COUNT for p in mass]
             for _ in range(_STEPS):
-                mass = self._step(mass, observed)
+                mass = self._step(mass, observed, faith)
         self._mass = mass
         self._cdf = [0.0, *accumulate(mass)]
         self._polls = self._poll_density(mass)
 
-    def _step(self, mass: list[float], observed: list[tuple[int, int, float]]) -> list[float]:
+    def _step(
+        self, mass: list[float], observed: list[tuple[int, int, float]], faith: float
+    ) -> list[float]:
         """One step of self-consistency: spread each observation over its interval as ``mass`` lies there."""
         below = [0.0, *accumulate(mass)]
         slope = [0.0] * (_COUNT + 1)
-        total = _PRIOR_WEIGHT
+        total = faith
         for first, last, weight in observed:
             inside = below[last + 1] - below[first]
             if inside > 1e-15:
@@ -157,7 +161,7 @@ class LatencyModel:
                 slope[last + 1] -= weight / inside
                 total += weight
         return [
-            (m * max(c, 0.0) + _PRIOR_WEIGHT * p) / total
+            (m * max(c, 0.0) + faith * p) / total
             for m, c, p in zip(mass, accumulate(slope), self._prior, strict=False)
         ]
 

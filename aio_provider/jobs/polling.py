@@ -29,6 +29,10 @@ _LOOKS = 9.5
 #: while little is known of a model, and for a few tasks ever after, the first poll is earlier, so as to learn
 _SCOUTS = 6
 _SCOUT_SHARE = 1 / 40
+#: once so many tasks of an unknown model are followed, one of them is asked after at ages that double, from
+#: far below the published range: it finds out early should the figures be far too high
+_CROWD = 3
+_FAR_BELOW = 40.0
 #: a rush is remembered for this many typical latencies
 _RUSH_MEMORY = 1.5
 #: this many polls in a row that should have found a task done, and did not, tell of a changed service
@@ -45,7 +49,8 @@ class _Watch:
     submitted_at: float
     seen_running: float | None = None  # age at the last poll that found it running
     not_before: float = -math.inf
-    look_at: float | None = None  # a scout's first poll, as an age
+    scout: float | None = None  # a scout's first poll, as a quantile
+    look_at: float | None = None  # the pathfinder's next poll, as an age
     asking: bool = False
     expected: float = 0.0  # probability that the poll under way finds it done
     token: int = 0  # heap entries of an older token are void
@@ -56,11 +61,13 @@ class _Group:
     """The tasks of one model."""
 
     latency: LatencyModel
+    first_look: float
     fresh: list[_Due] = field(default_factory=list)  # by submission
     spare: list[_Due] = field(default_factory=list)  # by when a spare request is worth it
     sure: list[_Due] = field(default_factory=list)  # by when it is almost surely done
     size: int = 0
     scouted: int = 0
+    path_found: bool = False
     misses_in_a_row: int = 0
     rush: float = 0.0
     rush_at: float = -math.inf
@@ -103,10 +110,12 @@ class PollPlan:
         watch = _Watch(task_id, group, submitted_at)
         self._watches[task_id] = watch
         group.size += 1
-        scout = group.scouted < _SCOUTS or self._random.random() < _SCOUT_SHARE
-        if scout:
+        if not group.path_found and group.size >= _CROWD and not group.latency.count:
+            group.path_found = True
+            watch.look_at = group.first_look
+        elif group.scouted < _SCOUTS or self._random.random() < _SCOUT_SHARE:
             group.scouted += 1
-            watch.look_at = group.latency.quantile(self._random.uniform(0.3, 0.9))
+            watch.scout = self._random.uniform(0.3, 0.9)
         self._push(watch)
 
     def discard(self, task_id: str) -> None:
@@ -126,6 +135,8 @@ class PollPlan:
             if group.size:
                 self._tend(group, now, pressed)
                 due = min(due, self._group_due(group, pressed)[0])
+                if not group.latency.fresh():  # think again once it may be refreshed
+                    due = min(due, group.refreshed_at + _REFRESH_EVERY)
         return None if due == math.inf else due
 
     def pick(self, now: float, pressed: bool) -> str | None:
@@ -165,7 +176,9 @@ class PollPlan:
         age = max(sent_at - watch.submitted_at, 0.0)
         group.latency.running(age, watch.seen_running)
         watch.seen_running = age
-        watch.look_at = None
+        watch.scout = None
+        if watch.look_at is not None:
+            watch.look_at = None if group.latency.count else age * 2 + 0.01
         if watch.expected > 0.9:
             group.misses_in_a_row += 1
             if group.misses_in_a_row >= _DOUBT_AFTER:
@@ -213,7 +226,8 @@ class PollPlan:
     def _group(self, kind: str, model: str | None) -> _Group:
         group = self._groups.get((kind, model))
         if group is None:
-            group = self._groups[kind, model] = _Group(LatencyModel(*self._prior(kind, model)))
+            low, high = self._prior(kind, model)
+            group = self._groups[kind, model] = _Group(LatencyModel(low, high), low / _FAR_BELOW)
         return group
 
     def _tend(self, group: _Group, now: float, pressed: bool) -> None:
@@ -241,7 +255,8 @@ class PollPlan:
         group = watch.group
         watch.token += 1
         number = next(self._seq)
-        if watch.seen_running is None and watch.look_at is None and watch.not_before == -math.inf:
+        plain = watch.scout is None and watch.look_at is None and watch.not_before == -math.inf
+        if plain and watch.seen_running is None:
             heapq.heappush(group.fresh, (watch.submitted_at, number, watch, watch.token))
             return
         heapq.heappush(group.spare, (self._due(watch, False), number, watch, watch.token))
@@ -251,6 +266,8 @@ class PollPlan:
         latency = watch.group.latency
         if watch.look_at is not None:
             age = watch.look_at
+        elif watch.scout is not None:
+            age = latency.quantile(watch.scout)
         elif pressed:
             known = watch.seen_running
             age = latency.quantile(_SURE) if known is None else latency.quantile(_SURE_AGAIN, known)
