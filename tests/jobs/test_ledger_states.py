@@ -125,7 +125,7 @@ def test_a_claim_with_an_entry_holds_for_that_request_only(ledger: Ledger) -> No
 
 def test_a_second_id_for_a_job_is_kept_and_is_an_error(ledger: Ledger) -> None:
     bring_to(ledger, "k", JobState.ACCEPTED)
-    with pytest.raises(LedgerStateError, match="task-k.*both are on record"):
+    with pytest.raises(LedgerStateError, match=r"task-k.*both are on record"):
         ledger.accept([("k", "second")], owner="me")
     assert ledger.get(["k"])["k"].task_id == "task-k"
     [stray] = ledger.past_entries()

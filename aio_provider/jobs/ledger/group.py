@@ -40,10 +40,19 @@ _ORDER = ("accept", "finish", "hold", "release", "intend")
 class _Call:
     verb: str
     item: Any
-    future: asyncio.Future[Any]
-    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any] | None = None  # None: nobody waits
     answer: Any = None
     error: BaseException | None = None
+
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether the caller has gone away."""
+        return self.future is not None and self.future.cancelled()
+
+    @property
+    def claimed(self) -> bool:
+        """Whether this took a job that someone must now submit or give back."""
+        return self.verb == "intend" and self.error is None and bool(self.answer)
 
 
 class AsyncLedger:
@@ -80,6 +89,9 @@ class AsyncLedger:
             self._wake.notify()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
+        if self._calls:  # claims whose callers were cancelled at the very end
+            await asyncio.to_thread(self._carry_out, list(self._calls))
+            self._calls.clear()
 
     # -- verbs ------------------------------------------------------------------------------------------
 
@@ -103,7 +115,14 @@ class AsyncLedger:
 
     async def intend(self, key: str | Entry) -> bool:
         """Whether this job is ours to submit now; if so, that is on record. See :meth:`.Ledger.intend`."""
-        won: bool = await self._call("intend", claim(key, self.owner))
+        future = self._put("intend", claim(key, self.owner))
+        try:
+            won: bool = await future
+        except asyncio.CancelledError:
+            # Cancelled just as the answer came: nobody will submit it.
+            if not future.cancelled() and future.exception() is None and future.result():
+                self._give_back([key.key if isinstance(key, Entry) else key])
+            raise
         return won
 
     async def accept(self, key: str, task_id: str) -> None:
@@ -125,17 +144,16 @@ class AsyncLedger:
     # -- the event loop's side --------------------------------------------------------------------------
 
     def _put(self, verb: str, item: Any) -> asyncio.Future[Any]:
-        loop = asyncio.get_running_loop()
-        call = _Call(verb, item, loop.create_future(), loop)
+        future = asyncio.get_running_loop().create_future()
         with self._wake:
             if self._closed:
                 raise LedgerError("this AsyncLedger is closed")
             if self._thread is None:
                 self._thread = threading.Thread(target=self._write, name="aio-ledger", daemon=True)
                 self._thread.start()
-            self._calls.append(call)
+            self._calls.append(_Call(verb, item, future))
             self._wake.notify()
-        return call.future
+        return future
 
     async def _call(self, verb: str, item: Any) -> Any:
         return await self._put(verb, item)
@@ -152,9 +170,7 @@ class AsyncLedger:
                 batch = [self._calls.popleft() for _ in range(min(len(self._calls), _MOST))]
                 if not batch and self._closed:
                     return
-            self._carry_out(
-                [call for call in batch if not (call.verb == "intend" and call.future.cancelled())]
-            )
+            self._carry_out(batch)
             self._keep_leases()
 
     def _pause(self) -> float | None:
@@ -171,6 +187,7 @@ class AsyncLedger:
             log.warning("leases not renewed: %s", error)  # the verb that follows the POST raises it
 
     def _carry_out(self, batch: Sequence[_Call]) -> None:
+        batch = [call for call in batch if not (call.verb == "intend" and call.was_cancelled)]
         plans = [call for call in batch if call.verb == "plan"]
         steps = [call for call in batch if call.verb in _ORDER]
         self._guard(steps, self._steps)
@@ -250,43 +267,37 @@ class AsyncLedger:
         for call in steps:
             if call.verb != "intend":
                 self._open.discard(call.item.key)
-            elif call.answer and call.error is None:
+            elif call.claimed:
                 self._open.add(call.item.key)
         if self._open and not before:
             self._renew_at = time.monotonic() + self.ledger.lease.total_seconds() / 3
 
     def _deliver(self, batch: Sequence[_Call]) -> None:
-        for loop in dict.fromkeys(call.loop for call in batch):
-            mine = [call for call in batch if call.loop is loop]
+        waiting = [(call.future.get_loop(), call) for call in batch if call.future is not None]
+        for loop in dict.fromkeys(loop for loop, _ in waiting):
+            mine = [call for its, call in waiting if its is loop]
             try:
                 loop.call_soon_threadsafe(self._hand_over, mine)
             except RuntimeError:  # the loop is closed: nobody waits, and nobody will POST
-                self._give_back([call for call in mine if call.verb == "intend" and call.answer])
+                self._give_back([call.item.key for call in mine if call.claimed])
 
     def _hand_over(self, calls: Sequence[_Call]) -> None:
-        lost = []
         for call in calls:
-            if call.future.cancelled():
-                if call.verb == "intend" and call.answer and call.error is None:
-                    lost.append(call)
-            elif call.error is not None:
+            if call.future is None or call.was_cancelled:
+                continue
+            if call.error is not None:
                 call.future.set_exception(call.error)
             else:
                 call.future.set_result(call.answer)
-        self._give_back(lost)
+        self._give_back([call.item.key for call in calls if call.claimed and call.was_cancelled])
 
-    def _give_back(self, intents: Sequence[_Call]) -> None:
+    def _give_back(self, keys: Sequence[str]) -> None:
         """Release intents whose caller went away before it could submit: nothing was sent."""
+        if not keys:
+            return
         with self._wake:
-            for call in intents:
-                self._calls.append(
-                    _Call(
-                        "release",
-                        verbs.Released(call.item.key, self.owner),
-                        call.loop.create_future(),
-                        call.loop,
-                    )
-                )
+            for key in keys:
+                self._calls.append(_Call("release", verbs.Released(key, self.owner)))
             self._wake.notify()
 
 

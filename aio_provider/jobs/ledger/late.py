@@ -7,6 +7,7 @@ brought is recorded there, so that its credits are in the book, and the present 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +18,23 @@ from aio_provider.jobs.ledger.errors import LedgerStateError
 from aio_provider.jobs.ledger.model import ENDED, STEPS, Finished, JobState
 from aio_provider.jobs.ledger.schema import SHARED, jobs, past_attempts
 
+_UNANSWERED = (JobState.UNKNOWN, JobState.INTENDED)
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Stands for the row of a job that has been forgotten since."""
+
+    key: str
+    state: str = "not in the ledger (forgotten or pruned meanwhile?)"
+    service_task_id: str | None = None
+    owner: str | None = None
+
+
+def knows(conn: Connection, key: str, task_id: str) -> bool:
+    """Whether this task belongs to a past attempt of the job."""
+    return _find(conn, key, task_id=task_id) is not None
+
 
 def accept(
     conn: Connection, row: Any, task_id: str, owner: str | None, now: datetime
@@ -24,7 +42,7 @@ def accept(
     """Put a late id on its own attempt; one that belongs to none is kept too, as an error."""
     if _find(conn, row.key, task_id=task_id) is not None:
         return None
-    past = _find(conn, row.key, owner=owner, states=(JobState.UNKNOWN,)) if owner else None
+    past = _find(conn, row.key, owner=owner, states=_UNANSWERED) if owner else None
     if past is not None:
         _update(
             conn,
@@ -35,6 +53,8 @@ def accept(
             updated_at=now,
         )
         return None
+    if isinstance(row, Absent):
+        return LedgerStateError(f"job {row.key} is {row.state}; its task is {task_id}", keys=[row.key])
     _keep_stray(conn, row.key, task_id, owner, now)
     return LedgerStateError(
         f"job {row.key} is {row.state} (task {row.service_task_id}), and was now given task {task_id} too: "
@@ -45,7 +65,7 @@ def accept(
 
 def release(conn: Connection, row: Any, owner: str | None) -> LedgerStateError | None:
     """A late "it was never sent": that attempt cost nothing and leaves the past."""
-    past = _find(conn, row.key, owner=owner, states=(JobState.UNKNOWN,))
+    past = _find(conn, row.key, owner=owner, states=_UNANSWERED)
     if past is None:
         return _not_theirs(row, owner)
     conn.execute(sa.delete(past_attempts).where(past_attempts.c.id == past.id))
@@ -64,12 +84,12 @@ def finish(
     past = (
         _find(conn, row.key, task_id=result.task_id)
         if result.task_id
-        else _find(conn, row.key, owner=owner, states=(JobState.UNKNOWN, *ENDED))
+        else _find(conn, row.key, owner=owner, states=(*_UNANSWERED, *ENDED))
     )
     if past is None:
         return LedgerStateError(
-            f"job {row.key} ({row.state}, task {row.service_task_id}) has no attempt with task "
-            f"{result.task_id}",
+            f"job {row.key} is {row.state} (task {row.service_task_id}): it cannot become "
+            f"{result.state.value}, and none of its past attempts has task {result.task_id}",
             keys=[row.key],
         )
     state = JobState(past.state)
@@ -102,6 +122,8 @@ def _find(
     owner: str | None = None,
     states: tuple[JobState, ...] | None = None,
 ) -> Any:
+    if task_id is None and owner is None:  # nothing that says which attempt is meant
+        return None
     query = sa.select(past_attempts).where(past_attempts.c.key == key)
     if task_id is not None:
         query = query.where(past_attempts.c.service_task_id == task_id)

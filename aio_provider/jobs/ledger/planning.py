@@ -89,7 +89,7 @@ def _apply(store: Store, wanted: Mapping[str, Job], policy: Policy, conn: Connec
         conn.execute(
             _DESCRIBE,
             [
-                {"at_key": key, **_described(wanted[key], policy), "updated_at": now}
+                {"at_key": key, **_described(wanted[key], policy, found[key]), "updated_at": now}
                 for key in chosen[_Step.DESCRIBE]
             ],
         )
@@ -184,7 +184,7 @@ def _again(
         [
             {
                 "at_key": job.key,
-                **_described(job, policy),
+                **_described(job, policy, found[job.key]),
                 "attempt": found[job.key].attempt + 1,
                 "planned_at": now,
                 "updated_at": now,
@@ -207,12 +207,12 @@ def archive(conn: Connection, keys: Sequence[str], *, reason: str, now: datetime
     )
 
 
-def _described(job: Job, policy: Policy) -> dict[str, Any]:
+def _described(job: Job, policy: Policy, known: Entry | None = None) -> dict[str, Any]:
     request = job.request
     estimate = job.estimate
     return {
         "fingerprint": request.fingerprint,
-        "scope": policy.scope,
+        "scope": policy.scope or (known.scope if known else ""),
         "kind": request.kind,
         "endpoint": request.endpoint,
         "model": request.model,

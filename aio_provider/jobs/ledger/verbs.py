@@ -199,7 +199,8 @@ def finish(conn: Connection, items: Sequence[Ended], *, now: datetime) -> list[V
         if row.service_task_id is not None:  # whoever polls a task may say how it ended
             present = result.task_id in (None, row.service_task_id)
         else:
-            present = _is_theirs(item.owner, row)
+            past = result.task_id is not None and late.knows(conn, item.key, result.task_id)
+            present = not past and _is_theirs(item.owner, row)
         if not present:
             return late.finish(conn, row, result, item.owner, now)
         state = JobState(row.state)
@@ -256,7 +257,7 @@ def _each(
         for index in wave:
             item = items[index]
             row = rows.get(item.key)
-            outcome = _no_such(item.key) if row is None else step(item, row)
+            outcome = step(item, row or late.Absent(item.key))
             if isinstance(outcome, dict):
                 updates.setdefault(tuple(outcome), []).append({"at_key": item.key, **outcome})
             else:
@@ -291,7 +292,7 @@ def _values(state: JobState, now: datetime, **values: Any) -> dict[str, Any]:
 
 
 def _is_theirs(owner: str | None, row: Any) -> bool:
-    return owner is None or owner == row.owner
+    return not isinstance(row, late.Absent) and (owner is None or owner == row.owner)
 
 
 def _no_such(key: str) -> LedgerStateError:
