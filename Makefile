@@ -47,6 +47,10 @@ help: ## show this list
 demo: $(STAMP) ## a real Airflow runs the example DAG against the sandbox (KEEP=1 leaves the UI running)
 	@$(BIN)/python scripts/demo.py $(if $(KEEP),--keep)
 
+.PHONY: stop
+stop: $(STAMP) ## end what `make demo KEEP=1` left running
+	@$(BIN)/python scripts/demo.py --stop
+
 .PHONY: test
 test: $(STAMP) $(PLAIN_STAMP) ## all tests, on two processes
 	$(BIN)/python -m $(RUNNER) -n 2 --dist loadgroup $(PYTEST_ARGS)

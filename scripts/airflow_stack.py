@@ -54,6 +54,7 @@ class AirflowStack:
     :param dag_folders: the folders whose DAG files are served.
     :param parallelism: how many task instances may hold a worker slot at once.
     :param env: more environment variables for every component (a connection, for example).
+    :param record: a file that names what runs, for :func:`stop_recorded`, while anything does.
     """
 
     def __init__(
@@ -63,13 +64,16 @@ class AirflowStack:
         *,
         parallelism: int = 4,
         env: Mapping[str, str] | None = None,
+        record: Path | None = None,
     ) -> None:
+        self._record = record
         self.home = Path(home).resolve()
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.user, self.password = "admin", secrets.token_urlsafe(9)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._sessions: list[int] = []  # of every component ever started; a killed one may leave children
+        #: of every component ever started, by its pid; a killed one may leave children
+        self.sessions: list[int] = []
         self._client: httpx.Client | None = None
         self.env = self._environment(dag_folders, parallelism) | dict(env or {})
 
@@ -149,20 +153,30 @@ class AirflowStack:
         for process in self._processes.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, deadline - time.monotonic()))
-        for session in self._sessions:
-            _kill_session(session)
+        for session in self.sessions:
+            kill_session(session)
         for process in self._processes.values():
             process.wait()
         self._processes.clear()
-        self._sessions.clear()
+        self.sessions.clear()
+        if self._record is not None:
+            self._record.unlink(missing_ok=True)
 
     def start_component(self, component: str) -> int:
-        """Start one component; its output is appended to ``home/components/<name>.log``. Returns its pid."""
+        """Start one of Airflow's components. Returns its pid."""
+        return self.spawn(component, [*_airflow(), component, *_ARGUMENTS.get(component, [])])
+
+    def spawn(self, component: str, command: Sequence[str]) -> int:
+        """
+        Start a process that lives and ends with this stack, in a session of its own. Returns its pid.
+
+        Its output is appended to ``home/components/<component>.log``.
+        """
         log = self.component_log(component)
-        log.parent.mkdir(exist_ok=True)
+        log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [*_airflow(), component, *_ARGUMENTS.get(component, [])],
+                command,
                 env=self.env,
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
@@ -171,13 +185,15 @@ class AirflowStack:
                 start_new_session=True,
             )
         self._processes[component] = process
-        self._sessions.append(process.pid)
+        self.sessions.append(process.pid)
+        if self._record is not None:
+            self._record.write_text(json.dumps([[pid, _created(pid)] for pid in self.sessions]))
         return process.pid
 
     def kill_component(self, component: str) -> None:
         """SIGKILL a component and all its children at once, as a lost machine would."""
         process = self._processes.pop(component)
-        _kill_session(process.pid)
+        kill_session(process.pid)
         process.wait()
 
     def component_log(self, component: str) -> Path:
@@ -220,7 +236,7 @@ class AirflowStack:
 
     def processes(self) -> list[psutil.Process]:
         """Every live process of this stack, forked tasks included."""
-        return [process for session in self._sessions for process in _session_processes(session)]
+        return [process for session in self.sessions for process in _session_processes(session)]
 
     def listening(self) -> set[tuple[str, int]]:
         """The (address, port) pairs that this stack's processes listen on."""
@@ -359,6 +375,29 @@ class AirflowStack:
         return "\n".join(path.read_text(errors="replace") for path in sorted(folder.rglob("*.log*")))
 
 
+def stop_recorded(record: Path) -> bool:
+    """End what a stack's ``record`` file names, started by another process; False when nothing of it runs."""
+    if not record.exists():
+        return False
+    # The start time tells our process from a later one that was given the same number.
+    sessions = [pid for pid, created in json.loads(record.read_text()) if _created(pid) == created]
+    for session in sessions:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(session, signal.SIGTERM)
+    psutil.wait_procs([process for pid in sessions for process in _session_processes(pid)], timeout=6.0)
+    for session in sessions:
+        kill_session(session)
+    record.unlink()
+    return bool(sessions)
+
+
+def _created(pid: int) -> float | None:
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return None
+
+
 def _airflow() -> list[str]:
     # The module, not the script: a script's shebang breaks once a virtual environment has been moved.
     return [sys.executable, "-m", "airflow"]
@@ -373,7 +412,8 @@ def _session_processes(session: int) -> list[psutil.Process]:
     return found
 
 
-def _kill_session(session: int) -> None:
+def kill_session(session: int) -> None:
+    """SIGKILL every process of a session."""
     # Twice at most in practice: a process may fork while its session is being listed.
     while processes := [p for p in _session_processes(session) if _running(p)]:
         for process in processes:

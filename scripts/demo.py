@@ -1,0 +1,136 @@
+"""``make demo``: a real Airflow runs ``dags_examples/enrich_catalog.py`` against the sandbox; then the bill.
+
+Everything is on loopback and under ``demo-output/``. What was started is stopped at the end, on failure and on
+Ctrl-C too; with ``--keep`` the finished run is left to look at in the UI, until ``make stop``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pandas as pd
+from airflow_stack import AirflowStack, StackError, free_port, stop_recorded
+
+from aio_provider.sandbox.environment import environment
+
+ROOT = Path(__file__).resolve().parents[1]
+OUTPUT = ROOT / "demo-output"
+RUNNING = ROOT / ".demo-running.json"
+
+DAG = "enrich_catalog"
+SANDBOX_KEY = "aio_sandbox_key"
+REQUESTS_PER_MINUTE = 60  # the service's own limit
+TIME_SCALE = 0.1  # a video takes seconds here, not minutes
+PATIENCE = 300.0  # seconds; a run takes well under a minute
+
+
+def main() -> int:
+    """Run the demo; the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--keep", action="store_true", help="leave Airflow and the sandbox running")
+    parser.add_argument("--stop", action="store_true", help="stop what an earlier --keep left running")
+    options = parser.parse_args()
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, _interrupt)
+    stopped = stop_recorded(RUNNING)
+    if options.stop:
+        say("Stopped." if stopped else "Nothing was running.")
+        return 0
+    try:
+        return demo(options.keep)
+    except StackError as error:
+        say(f"The demo failed: {error}")
+    except KeyboardInterrupt:
+        say("Interrupted; everything is stopped.")
+        return 130
+    return 1
+
+
+def demo(keep: bool) -> int:
+    """Start everything, run the DAG, print what it made and cost, stop everything."""
+    began = time.monotonic()
+    shutil.rmtree(OUTPUT, ignore_errors=True)
+    OUTPUT.mkdir()
+    sandbox_port = free_port()
+    settings = environment(
+        f"http://127.0.0.1:{sandbox_port}/api/v1",
+        SANDBOX_KEY,
+        requests_per_minute=REQUESTS_PER_MINUTE,
+        latency_scale=TIME_SCALE,
+        ledger=f"sqlite:///{OUTPUT / 'ledger.sqlite'}",
+    )
+    sandbox = [sys.executable, "-m", "aio_provider.cli", "sandbox", "--port", str(sandbox_port)]
+    sandbox += ["--time-scale", str(TIME_SCALE), "--requests-per-minute", str(REQUESTS_PER_MINUTE)]
+    connection = {"AIRFLOW_CONN_AIO_DEFAULT": settings["AIRFLOW_CONN_AIO_DEFAULT"]}
+    stack = AirflowStack(OUTPUT / "airflow", [ROOT / "dags_examples"], env=connection, record=RUNNING)
+    finished = False
+    try:
+        say("Starting the sandbox and Airflow: api-server, scheduler, dag-processor, triggerer …")
+        stack.spawn("sandbox", sandbox)
+        stack.start()
+        say(f"All are up after {time.monotonic() - began:.0f} s, on loopback only. Running {DAG} …")
+        run_id = stack.trigger(DAG, {"output": str(OUTPUT)})
+        state, instances = watch(stack, run_id, began)
+        finished = True
+        if state != "success":
+            report_failure(stack, run_id, instances)
+            return 1
+        report(OUTPUT)
+        say(f"\nDone in {time.monotonic() - began:.0f} s. Everything the run wrote is in {OUTPUT.name}/.")
+        return 0
+    finally:
+        if keep and finished:
+            say(f"\nAirflow stays up: {stack.url}  user {stack.user}, password {stack.password}")
+            say(f"The sandbox: http://127.0.0.1:{sandbox_port}/  `make stop` ends both.")
+        else:
+            stack.stop()
+
+
+def watch(stack: AirflowStack, run_id: str, began: float) -> tuple[str, list[dict[str, Any]]]:
+    """Wait for the run, with a line whenever something has changed."""
+    state, instances, shown = "", [], ""
+    for state, instances in stack.watch(DAG, run_id, PATIENCE):
+        counts = Counter(instance["state"] or "to come" for instance in instances)
+        line = ", ".join(f"{counts[name]} {name}" for name in sorted(counts))
+        if line != shown:
+            say(f"{time.monotonic() - began:5.0f} s  {line}")
+            shown = line
+    return state, instances
+
+
+def report(output: Path) -> None:
+    """The table that the DAG wrote, and the credits by model."""
+    say(str(pd.read_parquet(output)))
+
+
+def report_failure(stack: AirflowStack, run_id: str, instances: list[dict[str, Any]]) -> None:
+    """The end of the log of each task that failed."""
+    for instance in instances:
+        if instance["state"] == "failed":
+            log = stack.task_log(DAG, run_id, instance["task_id"])
+            say(f"\n{instance['task_id']} failed:\n{log[-4000:]}")
+    say(f"\nThe run failed. Logs are in {stack.home.relative_to(ROOT)}/logs.")
+
+
+def say(text: str) -> None:
+    """Print at once, also into a pipe."""
+    print(text, flush=True)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    # Once is enough: a second Ctrl-C must not cut the clean-up short.
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())
