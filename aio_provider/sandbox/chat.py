@@ -28,7 +28,8 @@ async def answer(service: Service, task: SandboxTask) -> Response:
     message = _message(task.body)
     usage = _usage(task.body, message)
     service.account.adjust(task, math.ceil(usage["total_tokens"] / _TOKENS_PER_CREDIT))
-    seconds = max(0.0, task.ready_at - task.accepted_at)
+    seconds = task.ready_at - task.accepted_at
+    task.ready_at = task.accepted_at  # the answer is made; only its delivery takes time
     if task.body.get("stream", True):
         events = _events(service, task, message, usage, seconds)
         return StreamingResponse(events, media_type="text/event-stream")
