@@ -139,8 +139,8 @@ def held(
     return AirflowFailException(
         f"The submission of {identity} ({identity.kind}, model {identity.model}) may have been charged: "
         f"{reason}. It is held, so that it is not paid twice. Look in the API in One dashboard whether it "
-        "was created, run the line that fits, and clear this Airflow task; a task on record is then polled, not "
-        f"submitted ({where}).\n{ways}on_unknown='resubmit' submits without asking, and may pay twice."
+        "was created, run the line that fits, and clear this Airflow task; a task on record is then polled, "
+        f"not submitted ({where}).\n{ways}on_unknown='resubmit' submits without asking, and may pay twice."
     )
 
 
@@ -256,10 +256,11 @@ class TaskStateRecord:
         )
 
     def _changed_message(self, entry: dict[str, Any]) -> str:
+        me = self._identity
         return (
-            f"{self._identity} has task {entry['task_id']} in flight at {entry.get('service')} for another "
-            f"request (fingerprint {str(entry.get('fingerprint'))[:12]}, now "
-            f"{self._identity.fingerprint[:12]} at {self._identity.service}). Wait for it to end and clear the task, or restore the request. "
+            f"{me} has task {entry['task_id']} in flight at {entry.get('service')} for another request "
+            f"(fingerprint {str(entry.get('fingerprint'))[:12]}, now {me.fingerprint[:12]} at {me.service}). "
+            "Wait for it to end and clear the task, or restore the request. "
             f"To give that task up (it is paid for), delete its record:\n{self._delete_call()}"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -104,3 +105,33 @@ class Instance:
 def instance() -> Instance:
     """A task instance whose Airflow has a task state store (3.3 and later)."""
     return Instance(store=StateStore())
+
+
+def wait_inline(operator: Any, context: dict[str, Any]) -> Any:
+    """Run a task instance's attempt with its trigger in line, as ``dag.test()`` does."""
+    deferred = deferral_of(operator, context)
+    return operator.execute_complete(context, fire(deferred.trigger))
+
+
+def deferral_of(operator: Any, context: dict[str, Any]) -> Any:
+    """Run an attempt up to its deferral."""
+    from airflow.providers.common.compat.sdk import TaskDeferred
+
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(context)
+    return deferred.value
+
+
+def fire(trigger: Any) -> dict[str, Any]:
+    """Store a trigger as Airflow does, make it anew, and run it to its event."""
+    import asyncio
+    import json
+
+    path, arguments = trigger.serialize()
+    module, _, name = path.rpartition(".")
+    again = getattr(importlib.import_module(module), name)(**json.loads(json.dumps(arguments)))
+
+    async def run() -> Any:
+        return await anext(again.run())
+
+    return json.loads(json.dumps(asyncio.run(run()).payload))
