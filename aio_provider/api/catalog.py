@@ -185,6 +185,8 @@ class Catalog:
         for name, param in (model.params if model else {}).items():
             base = general.get(name)
             merged[name] = param if base is None else _inherit_lengths(param, base)
+        for name in model.instead if model else ():
+            merged.pop(name, None)
         return merged
 
 

@@ -275,9 +275,12 @@ class AsyncAioClient:
     async def _retrying(self, call: Call[Any], send: Callable[[], Awaitable[T]]) -> T:
         if self._retry is None:
             return await send()
+
+        async def attempt() -> T:  # tenacity awaits a coroutine function only, not a lambda that makes one
+            return await send()
+
         with _giving_up(call):
-            result: T = await self._retry.async_retrying()(send)
-            return result
+            return await self._retry.async_retrying()(attempt)
 
     async def _send_once(self, call: Call[T]) -> T:
         request = self._core.request(call, self._http)
