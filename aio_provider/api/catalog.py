@@ -135,6 +135,7 @@ class Catalog:
         self._routes = {entry["path"]: _read_endpoint({"kind": "custom", **entry}) for entry in raw["routes"]}
         self._models = [_read_model(entry) for entry in raw["models"]]
         self._by_name = {name: model for model in self._models for name in (model.name, *model.values)}
+        self._merged: dict[tuple[str, str | None], Mapping[str, Param]] = {}
 
     def endpoint(self, kind: str) -> Endpoint:
         """The endpoint of a kind (one of :data:`KINDS`).
@@ -174,11 +175,18 @@ class Catalog:
         low, high = _FALLBACK.get(kind, (3.0, 15.0) if kind in KINDS else (3.0, 90.0))
         return Latency(low, high, published=False)
 
-    def params(self, kind: str, model: Model | None) -> dict[str, Param]:
+    def params(self, kind: str, model: Model | None) -> Mapping[str, Param]:
         """The fields of a request: the endpoint's general ones, then the model's, which narrow them.
 
         A model's field keeps the endpoint's length bounds where the model's page states none.
         """
+        key = (kind, model.name if model else None)
+        merged = self._merged.get(key)
+        if merged is None:  # once a model: merging takes longer than checking a request
+            merged = self._merged[key] = self._merge(kind, model)
+        return merged
+
+    def _merge(self, kind: str, model: Model | None) -> Mapping[str, Param]:
         general = self._endpoints[kind].params
         names = {model.name, *model.values} if model else set()
         merged = {name: p for name, p in general.items() if not (model and p.models) or names & set(p.models)}
