@@ -247,6 +247,13 @@ def _pollable(task: SandboxTask, made_by: str) -> bool:
 
 def _decode(body: bytes) -> Any:
     try:
-        return json.loads(body)
-    except ValueError:
+        decoded = json.loads(body, parse_constant=_refuse)
+        if b"\\u" in body:  # half a surrogate pair is valid JSON, but no text that could ever be sent back
+            json.dumps(decoded, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
         raise ApiError(400, "The request body is not valid JSON") from None
+    return decoded
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")

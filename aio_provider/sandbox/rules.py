@@ -132,6 +132,8 @@ def _check_param(name: str, spec: Param, value: Any, context: Mapping[str, Any])
         for field, inner in spec.fields.items():
             _check_param(f"{name}.{field}", inner, value.get(field), value)
     elif not isinstance(value, bool):
+        if spec.whole and value != int(value):
+            raise ApiError(400, f"{name} must be a whole number, got {value}")
         _check_range(name, value, spec.min, spec.max, "")
 
 

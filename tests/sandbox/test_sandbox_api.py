@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from aio_provider.api.catalog import load_catalog
 from aio_provider.api.prices import price
 from aio_provider.api.requests import GenerationRequest
-from aio_provider.sandbox import ManualClock, Sandbox
+from aio_provider.sandbox import ManualClock, Sandbox, rules
 
 Serve = Callable[..., Sandbox]
 Connect = Callable[..., httpx.Client]
@@ -159,6 +161,7 @@ BAD_BODIES = [
         {"model": "flux-2", "prompt": "garden", "input_urls": ["a.png"]},
         "input_urls[0]",
     ),
+    ("/images/generations", {"model": "imagen4", "prompt": "garden", "num_images": 1.5}, "num_images"),
     ("/videos/generations", {"model": "kling-3", "prompt": "a" * 2501}, "prompt"),
     ("/videos/generations", {"model": "kling-3", "prompt": "dog", "duration": 2}, "duration"),
     ("/videos/generations", {"model": "kling-3", "prompt": "dog", "duration": 16}, "duration"),
@@ -198,7 +201,10 @@ def test_bad_input_gets_400_naming_the_field_and_costs_nothing(
     assert shared.credits == 10_000
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"text"', b"null", b"\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b'"text"', b"null", b"\xff", b'{"a": NaN}', b'{"a": "\\ud800"}', b"[" * 100_000],
+)
 def test_a_body_that_is_no_json_object_gets_400(shared: Sandbox, connect: Connect, content: bytes) -> None:
     answer = connect(shared).post("/images/generations", content=content)
 
@@ -331,3 +337,35 @@ def test_every_model_of_the_catalog_is_served(serve: Serve, connect: Connect) ->
 
     assert refused == {}
     assert len(sandbox.submissions) == len(values)
+
+
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_body_makes_the_server_stumble(shared: Sandbox, connect: Connect, data: st.DataObject) -> None:
+    route = data.draw(st.sampled_from(rules.routes()))
+    catalog = load_catalog()
+    documented = catalog.route(route.path) or catalog.endpoint(route.kind)
+    models = [value for model in catalog.models(route.kind) for value in model.values]
+    names = ["model", "dialogue", "messages", "prompt", "image", "num_images", *documented.params]
+    body = data.draw(
+        st.dictionaries(st.sampled_from(names), _JSON | st.sampled_from([PHOTO, "a word"]), max_size=5)
+    )
+    if models and data.draw(st.booleans()):
+        body["model"] = data.draw(st.sampled_from(models))
+
+    answer = connect(shared).post(route.path, json=body)
+
+    assert answer.status_code in (200, 400, 402, 404), (route.path, body, answer.text)
+    if answer.status_code == 200 and route.kind != "chat":
+        assert connect(shared).get(f"/tasks/{shared.submissions[-1].task_id}").status_code in (200, 404)
