@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from aio_provider.jobs.settings import Settings
 
 
+#: seconds for which a 404 only means that a task is not visible yet
+NOT_FOUND_GRACE = 60.0
 #: seconds for a last look at a task whose deadline passed unwatched
 _LAST_LOOK = 30.0
 
@@ -207,7 +209,8 @@ def poller_of(settings: Settings) -> Poller:
     from aio_provider.jobs.polling import PollPlan, catalog_prior
 
     client = AsyncAioClient(**client_arguments(settings), retry=None)
-    return Poller(client, budget_of(settings), PollPlan(catalog_prior(settings.latency_scale)))
+    plan = PollPlan(catalog_prior(settings.latency_scale))
+    return Poller(client, budget_of(settings), plan, not_found_grace=NOT_FOUND_GRACE)
 
 
 def client_arguments(settings: Settings) -> dict[str, Any]:

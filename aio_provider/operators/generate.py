@@ -185,9 +185,9 @@ class AioGenerateOperator(AioBaseOperator):
     """
     Make anything: a kind chosen at run time, or an endpoint that has no operator of its own.
 
-    :param endpoint: a kind (``image``, ``video``, ...), whose documented bounds are then checked, or a path
-        below the API's address (``/audio/music/extend``), which is sent as it is (templated). It must answer
-        with a task.
+    :param endpoint: a kind (``image``, ``video``, ...), or a path below the API's address such as
+        ``/audio/music/extend`` (templated). What is documented is checked; the rest is sent as it is. It must
+        answer with a task.
     """
 
     template_fields: Sequence[str] = ("endpoint", *AioBaseOperator.template_fields)
@@ -197,7 +197,7 @@ class AioGenerateOperator(AioBaseOperator):
         self.endpoint = endpoint
 
     def build_request(self) -> GenerationRequest:
-        """The request; a path passes unchecked, beyond being plain JSON."""
+        """The request, checked as far as its endpoint is documented."""
         arguments = self._request_arguments()
         if self.endpoint in KINDS:
             return GenerationRequest.build(self.endpoint, model=self.model, **arguments)

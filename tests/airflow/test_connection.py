@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import Connection
 
 from aio_provider.api.errors import ConfigurationError
 from aio_provider.hooks.aio import AioHook
 from aio_provider.hooks.connection import read_connection
 from aio_provider.jobs.settings import Settings
-from airflow.providers.common.compat.sdk import Connection
 
 KEY = "aio_secret_0123456789"
 PUBLIC = "https://apiin.one/api/v1"
@@ -74,7 +74,9 @@ def test_json(monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], base_url:
 def test_survives_airflows_uri_form() -> None:
     """Airflow turns a connection into a URI and back, to cache it."""
     for host in (None, "apiin.one", PUBLIC, "http://127.0.0.1:8080/api/v1"):
-        before = Connection(conn_id="c", conn_type="aio", host=host, password="aio_p@ss/w:rd?#%", extra='{"timeout": 5}')
+        before = Connection(
+            conn_id="c", conn_type="aio", host=host, password="aio_p@ss/w:rd?#%", extra='{"timeout": 5}'
+        )
         after = Connection(conn_id="c", uri=before.get_uri())
         assert read_connection(after) == read_connection(before)
         assert read_connection(after).api_key == "aio_p@ss/w:rd?#%"

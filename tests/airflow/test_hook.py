@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import airflow
+import pytest
+from airflow.exceptions import AirflowNotFoundException
+
 from aio_provider.api.client import AioClient, AsyncAioClient
 from aio_provider.api.requests import GenerationRequest
 from aio_provider.get_provider_info import CONN_FIELDS, get_provider_info
 from aio_provider.hooks.aio import AioHook
 from aio_provider.sandbox import Sandbox
-from airflow.exceptions import AirflowNotFoundException
 
 AIRFLOW_2 = airflow.__version__.startswith("2.")
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from aio_provider.api.errors import TaskFailedError, TaskTimeoutError
 from aio_provider.jobs.ledger import JobState, Ledger
 from aio_provider.operators.aio import AioChatOperator, AioGenerateImageOperator
 from aio_provider.operators.record import STATE_KEY
 from aio_provider.sandbox import Sandbox
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from .conftest import Instance, StateStore, deferral_of, fire, wait_inline
 
@@ -27,7 +27,9 @@ class Crash(BaseException):
 
 
 @pytest.fixture(params=["task state store", "ledger", "file of this machine"])
-def kept(request: pytest.FixtureRequest, aio_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def kept(
+    request: pytest.FixtureRequest, aio_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """A task instance for each place that can keep its record, with the sandbox behind ``aio_default``."""
     ledger = tmp_path / "ledger.sqlite"
     shared = str(ledger) if request.param == "ledger" else None
@@ -65,7 +67,11 @@ def test_first_attempt_submits_once_and_returns_plain_json(kept: Instance, aio_s
     result = wait_inline(operator, kept.context(operator))
     [paid] = aio_sandbox.submissions
     assert result == json.loads(json.dumps(result))
-    assert (result["task_id"], result["status"], result["credits"]) == (paid.task_id, "succeeded", paid.credits)
+    assert (result["task_id"], result["status"], result["credits"]) == (
+        paid.task_id,
+        "succeeded",
+        paid.credits,
+    )
     assert (result["model"], result["kind"], result["reused"]) == ("flux-2", "image", False)
     assert len(result["urls"]) == 1
     assert result["submitted_at"] <= result["finished_at"]
@@ -83,7 +89,9 @@ def test_cleared_while_deferred_reattaches(kept: Instance, aio_sandbox: Sandbox)
     assert len(aio_sandbox.submissions) == 1
 
 
-def test_cleared_after_success_returns_the_result_and_pays_nothing(kept: Instance, aio_sandbox: Sandbox) -> None:
+def test_cleared_after_success_returns_the_result_and_pays_nothing(
+    kept: Instance, aio_sandbox: Sandbox
+) -> None:
     operator = image()
     result = wait_inline(operator, kept.context(operator))
     again = image()
