@@ -316,7 +316,7 @@ def _fast_transport(*, loopback: bool) -> httpx.AsyncBaseTransport | None:
     """The httpx-aiohttp transport where it can be used; None for httpx's own."""
     if importlib.util.find_spec("httpx_aiohttp") is None:
         return None
-    if not loopback and urllib.request.getproxies():
+    if not loopback and {"http", "https", "all"} & urllib.request.getproxies().keys():
         return None
     from httpx_aiohttp import AiohttpTransport
 

@@ -196,6 +196,7 @@ class Core:
         """The exception for a request that got no whole answer."""
         shown = error.__cause__ if _is_aiohttp(error.__cause__) else error
         why = self.scrub(f"{type(shown).__name__}: {shown}".rstrip(": "))
+        logger.debug("%s %s: %s", call.method, call.path, why)
         if never_sent(error):
             return TransportError(f"cannot connect to {self.base_url}: {why}")
         if call.spends:

@@ -81,17 +81,21 @@ def answers(*responses: httpx.Response | Exception) -> tuple[Handler, list[httpx
         seen.append(request)
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        if not answer.is_closed:
+            return answer  # a stream, read once
+        # A copy: a response that was sent once is bound to the sync or the async client that read it.
+        return httpx.Response(answer.status_code, headers=answer.headers, content=answer.content)
 
     return handler, seen
 
 
 class RawServer:
-    """A TCP server that reads one request a connection, writes the given bytes, and hangs up."""
+    """A TCP server that reads one request a connection (or none), writes these bytes, and hangs up."""
 
-    def __init__(self, reply: bytes, *, hang: bool = False) -> None:
+    def __init__(self, reply: bytes, *, read: bool = True, hang: bool = False) -> None:
         self.requests: list[bytes] = []
         self._reply = reply
+        self._read = read
         self._hang = hang
         self._released = threading.Event()
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -109,7 +113,8 @@ class RawServer:
             except OSError:
                 return
             with connection:
-                self.requests.append(_read_request(connection))
+                if self._read:
+                    self.requests.append(_read_request(connection))
                 connection.sendall(self._reply)
                 if self._hang:
                     self._released.wait(10)
@@ -127,14 +132,19 @@ class RawServer:
 
 def _read_request(connection: socket.socket) -> bytes:
     data = b""
-    while b"\r\n\r\n" not in data:
-        data += connection.recv(65536)
+    while b"\r\n\r\n" not in data and (more := connection.recv(65536)):
+        data += more
     head, _, body = data.partition(b"\r\n\r\n")
     length = next(
-        (int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")), 0
+        (
+            int(line.split(b":")[1])
+            for line in head.split(b"\r\n")
+            if line.lower().startswith(b"content-length")
+        ),
+        0,
     )
-    while len(body) < length:
-        body += connection.recv(65536)
+    while len(body) < length and (more := connection.recv(65536)):
+        body += more
     return head + b"\r\n\r\n" + body
 
 

@@ -1,4 +1,4 @@
-"""The contract: every request and answer example of the documentation, through both clients and the sandbox."""
+"""The contract: every request and answer example of the documentation, by both clients and the sandbox."""
 
 from __future__ import annotations
 
