@@ -120,7 +120,9 @@ def test_each_operator_that_pays_is_tried_here() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", {kind for kind, *_ in SENDS} | {AioChatOperator}, ids=lambda kind: kind.__name__
+    "kind",
+    sorted({kind for kind, *_ in SENDS} | {AioChatOperator}, key=lambda kind: kind.__name__),
+    ids=lambda kind: kind.__name__,
 )
 def test_template_fields_are_attributes_and_rendered(kind: type[AioBaseOperator]) -> None:
     names = [name for name in kind.template_fields if name != "request_params"]
