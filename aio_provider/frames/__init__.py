@@ -9,14 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aio_provider.frames.calls import agenerate, generate
     from aio_provider.frames.columns import col, lit, template
     from aio_provider.frames.downloads import download
     from aio_provider.frames.estimates import FrameEstimate, estimate
     from aio_provider.frames.gallery import show
-    from aio_provider.frames.calls import agenerate, generate
+    from aio_provider.frames.prepared import RowsFailedError
 
 _HOMES = {
     "FrameEstimate": "estimates",
+    "RowsFailedError": "prepared",
     "agenerate": "calls",
     "col": "columns",
     "download": "downloads",
@@ -29,6 +31,7 @@ _HOMES = {
 
 __all__ = [
     "FrameEstimate",
+    "RowsFailedError",
     "agenerate",
     "col",
     "download",

@@ -1,4 +1,4 @@
-"""How one request field gets its value for each row: from a column, from a text template, or from a constant."""
+"""How one request field gets its value for each row: from a column, a text template, or a constant."""
 
 from __future__ import annotations
 
@@ -129,17 +129,23 @@ def template(text: str) -> Template:
     :raises ValueError: unbalanced braces, an unnamed ``{}``, or no column at all.
     """
     if not isinstance(text, str):
-        raise TypeError(f"aio.template takes a text such as 'A photo of {{product}}', not {type(text).__name__}.")
+        raise TypeError(
+            f"aio.template takes a text such as 'A photo of {{product}}', not {type(text).__name__}."
+        )
     try:
         pieces = list(Formatter().parse(text))
     except ValueError as error:
-        raise ValueError(f"aio.template({text!r}): {error}. Write {{{{ and }}}} for literal braces.") from error
+        raise ValueError(
+            f"aio.template({text!r}): {error}. Write {{{{ and }}}} for literal braces."
+        ) from error
     names: list[str] = []
     for _, name, spec, conversion in pieces:
         if name is None:
             continue
         if not name:
-            raise ValueError(f"aio.template({text!r}): a pair of braces is empty; name a column, as in {{product}}.")
+            raise ValueError(
+                f"aio.template({text!r}): a pair of braces is empty; name a column, as in {{product}}."
+            )
         if spec and "{" in spec:
             raise ValueError(f"aio.template({text!r}): the format of {name!r} cannot quote another column.")
         if conversion not in _CONVERSIONS:

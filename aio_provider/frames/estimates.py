@@ -15,7 +15,8 @@ import pandas as pd
 
 from aio_provider.api.prices import CreditRange
 from aio_provider.frames.accessor import register
-from aio_provider.frames.calls import check_options, generate
+from aio_provider.frames.arguments import check_options
+from aio_provider.frames.calls import generate
 from aio_provider.frames.columns import Expression
 from aio_provider.frames.run import Options, Reuse, Run
 from aio_provider.frames.source import read_source
@@ -67,7 +68,11 @@ class FrameEstimate:
         return self.total.high
 
     def __repr__(self) -> str:
-        return f"{self._headline()}\n{self.by_model.to_string(index=False)}" if self.requests else self._headline()
+        return (
+            f"{self._headline()}\n{self.by_model.to_string(index=False)}"
+            if self.requests
+            else self._headline()
+        )
 
     def _repr_html_(self) -> str:
         headline = f"<p>{escape(self._headline())}</p>"
@@ -115,7 +120,13 @@ def estimate(
     )
     frame = read_source(source)
     spec.check_columns(list(frame.columns))
-    given = {"key": key, "retry_failed": retry_failed, "on_unknown": on_unknown, "reuse": reuse, "run_id": run_id}
+    given = {
+        "key": key,
+        "retry_failed": retry_failed,
+        "on_unknown": on_unknown,
+        "reuse": reuse,
+        "run_id": run_id,
+    }
     options = check_options(frame, given)
     spec.check_constants(frame)
     settings = Settings.from_env(base_url=base_url, ledger=ledger)
@@ -177,7 +188,9 @@ def _table(by_model: Mapping[str, CreditRange], counts: Mapping[str, int]) -> pd
         for model, part in by_model.items()
     ]
     table = pd.DataFrame(rows, columns=["model", "requests", "low", "likely", "high", "source", "note"])
-    kinds = dict.fromkeys(("low", "likely", "high"), "float64") | dict.fromkeys(("model", "source", "note"), "string")
+    kinds = dict.fromkeys(("low", "likely", "high"), "float64") | dict.fromkeys(
+        ("model", "source", "note"), "string"
+    )
     return table.astype({"requests": "int64", **kinds})
 
 

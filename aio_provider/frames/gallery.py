@@ -57,16 +57,18 @@ def show(
     :param rows: how many rows to show.
     :param caption: the column whose text stands under each result; by default the first column of texts.
     :param prefix: of the output columns.
-    :param embed: put the files into the page, so that a saved notebook keeps them; ``None``: only those on this
-        machine's own loopback (the sandbox), which a reader elsewhere could not reach. What is larger than 2 MB
-        stays a link.
+    :param embed: put the files into the page, so that a saved notebook keeps them; ``None``: only those on
+        this machine's own loopback (the sandbox), which a reader elsewhere could not reach. What is larger
+        than 2 MB stays a link.
     :raises TypeError: not a DataFrame.
     :raises ValueError: a frame without output columns, an unknown caption, a negative number of rows.
     """
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(f"show takes the DataFrame that aio.generate returned, not {type(frame).__name__}.")
     if f"{prefix}status" not in frame.columns:
-        raise ValueError(f"There is no column {prefix + 'status'!r}: show takes a frame that aio.generate returned.")
+        raise ValueError(
+            f"There is no column {prefix + 'status'!r}: show takes a frame that aio.generate returned."
+        )
     if caption is not None and caption not in frame.columns:
         raise ValueError(f"There is no column {caption!r} for the caption.")
     if rows < 0:
@@ -84,7 +86,7 @@ def display_result(frame: pd.DataFrame, *, rows: int, prefix: str, kind: str) ->
     if in_notebook() and len(frame):
         from IPython.display import display
 
-        display(show(frame, rows=rows, prefix=prefix))
+        display(show(frame, rows=rows, prefix=prefix))  # type: ignore[no-untyped-call]
 
 
 def _caption_column(frame: pd.DataFrame, prefix: str) -> Hashable | None:
@@ -95,12 +97,15 @@ def _caption_column(frame: pd.DataFrame, prefix: str) -> Hashable | None:
 
 
 def _card(row: dict[Any, Any], caption: Hashable | None, prefix: str, kind: str, embed: bool | None) -> str:
-    values = {name: plain(row.get(prefix + name)) for name in ("status", "url", "urls", "text", "credits", "error")}
+    values = {
+        name: plain(row.get(prefix + name)) for name in ("status", "url", "urls", "text", "credits", "error")
+    }
     status = str(values["status"])
     if status == "succeeded":
         body = _media(values, kind, embed)
     else:
-        body = f'<div style="{_NOTE}">{escape(status.replace("_", " "))}: {escape(_short(values["error"] or ""))}</div>'
+        reason = f"{status.replace('_', ' ')}: {_short(values['error'])}"
+        body = f'<div style="{_NOTE}">{escape(reason)}</div>'
     title = "" if caption is None else escape(_short(plain(row.get(caption)), 90))
     credits = "" if values["credits"] is None else f"{values['credits']:,.6g} credits"
     foot = f'<div style="opacity:.7;font-size:85%">{credits}</div>' if credits else ""
@@ -111,7 +116,10 @@ def _media(values: dict[str, Any], kind: str, embed: bool | None) -> str:
     if values["text"] is not None:
         return f'<div style="{_NOTE};white-space:pre-wrap">{escape(_short(values["text"], 600))}</div>'
     urls: Sequence[str] = values["urls"] or ([values["url"]] if values["url"] else [])
-    return "".join(_element(url, kind, embed) for url in urls if isinstance(url, str)) or f'<div style="{_NOTE}">no result</div>'
+    return (
+        "".join(_element(url, kind, embed) for url in urls if isinstance(url, str))
+        or f'<div style="{_NOTE}">no result</div>'
+    )
 
 
 def _element(url: str, kind: str, embed: bool | None) -> str:
@@ -128,19 +136,22 @@ def _element(url: str, kind: str, embed: bool | None) -> str:
         source = _embedded(url, allow_private=local) or url
     quoted = escape(source, quote=True)
     if what == "image":
-        return f'<img src="{quoted}" loading="lazy" referrerpolicy="no-referrer" alt="result" style="{_PICTURE}">'
+        return f'<img src="{quoted}" loading="lazy" {_PRIVATE} alt="result" style="{_PICTURE}">'
     if what == "video":
         return f'<video src="{quoted}" controls preload="metadata" style="{_PICTURE}"></video>'
     if what == "audio":
         return f'<audio src="{quoted}" controls preload="none" style="width:100%"></audio>'
-    return f'<a href="{escape(url, quote=True)}" rel="noopener noreferrer" target="_blank">{escape(_short(url, 60))}</a>'
+    shown = escape(_short(url, 60))
+    return f'<a href="{escape(url, quote=True)}" rel="noopener noreferrer" target="_blank">{shown}</a>'
 
 
 def _what(url: str, kind: str) -> str:
     guess = (mimetypes.guess_type(PurePosixPath(urlsplit(url).path).name)[0] or "").split("/")[0]
     if guess in ("image", "video", "audio"):
         return guess
-    return "image" if kind in _IMAGES else "video" if kind in _VIDEOS else "audio" if kind in _AUDIO else "link"
+    return (
+        "image" if kind in _IMAGES else "video" if kind in _VIDEOS else "audio" if kind in _AUDIO else "link"
+    )
 
 
 def _embedded(url: str, *, allow_private: bool) -> str | None:
@@ -160,6 +171,8 @@ def _short(value: object, limit: int = 200) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+#: the result's host need not learn which notebook showed it
+_PRIVATE = 'referrerpolicy="no-referrer"'
 # Colours are left to the notebook's theme, so that the block reads well on light and dark.
 _GRID = "display:grid;grid-template-columns:repeat(auto-fill,minmax(180px,1fr));gap:12px;max-width:960px"
 _CARD = "border:1px solid rgba(128,128,128,.35);border-radius:8px;padding:8px;overflow:hidden"

@@ -24,7 +24,7 @@ _pid: int | None = None
 
 
 def background_loop() -> asyncio.AbstractEventLoop:
-    """The process's background loop: started on first use, and anew after a fork, which no thread survives."""
+    """The process's background loop: started on first use, and anew after a fork (no thread survives one)."""
     global _loop, _pid
     with _lock:
         if _loop is None or _pid != os.getpid() or _loop.is_closed():

@@ -70,8 +70,10 @@ class Output:
         if fs.exists(path) and not overwrite:
             self._check_same_call(fs, path, call)
         parent = fs._parent(path)
-        if _is_local(fs) and not os.path.isdir(parent):
-            raise FileNotFoundError(f"output={self.url!r}: the folder {parent!r} does not exist; make it first.")
+        if _is_local(fs) and not Path(parent).is_dir():
+            raise FileNotFoundError(
+                f"output={self.url!r}: the folder {parent!r} does not exist; make it first."
+            )
         probe = self._temporary(path)
         try:
             fs.touch(probe)
@@ -95,7 +97,7 @@ class Output:
                 pq.write_table(table, file)
             if _is_local(fs):
                 _to_disk(temporary)
-                os.replace(temporary, path)
+                Path(temporary).replace(path)
             else:
                 fs.mv(temporary, path)
         except BaseException:
@@ -113,12 +115,13 @@ class Output:
         if found is None or found.get("call") != call:
             whose = "is not a result of aio.generate" if found is None else "holds the result of another call"
             raise FileExistsError(
-                f"output={self.url!r} exists and {whose}. Pass overwrite=True to replace it, or give another name."
+                f"output={self.url!r} exists and {whose}. "
+                "Pass overwrite=True to replace it, or give another name."
             )
 
     def _place(self) -> tuple[Any, str]:
         fs, path = fsspec.core.url_to_fs(self.url)
-        return fs, os.path.abspath(path) if _is_local(fs) else path
+        return fs, str(Path(path).absolute()) if _is_local(fs) else path
 
     def _temporary(self, path: str) -> str:
         folder, _, name = path.rpartition("/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from collections.abc import Callable
@@ -84,7 +85,11 @@ class BarView(View):
         """Move the bar."""
         state = self.state
         postfix = {"failed": state.failed, "in flight": state.in_flight, "credits": f"{state.credits:,.6g}"}
-        left = "" if state.eta_seconds is None or state.done >= state.total else f", {clock(state.eta_seconds)} left"
+        left = (
+            ""
+            if state.eta_seconds is None or state.done >= state.total
+            else f", {clock(state.eta_seconds)} left"
+        )
         text = ", ".join(f"{name} {value}" for name, value in postfix.items()) + left
         self._bar.n = state.done
         self._bar.set_postfix_str(text, refresh=True)
@@ -103,7 +108,11 @@ class LogView(View):
     """Lines of text, few of them."""
 
     def __init__(
-        self, total: int, title: str, stream: IO[str] | None = None, monotonic: Callable[[], float] = time.monotonic
+        self,
+        total: int,
+        title: str,
+        stream: IO[str] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(total, title)
         self._stream = stream
@@ -137,8 +146,8 @@ class LogView(View):
 def make_view(total: int, title: str, progress: bool | None) -> View:
     """The view that suits where we run.
 
-    :param progress: ``None``: a bar in a terminal or notebook and a line now and then elsewhere; ``True``: the
-        same; ``False``: nothing.
+    :param progress: ``None`` or ``True``: a bar in a terminal or notebook, a line now and then elsewhere;
+        ``False``: nothing.
     """
     if progress is False:
         return View(total, title)
@@ -172,9 +181,7 @@ _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {postf
 
 def _notebook_bar() -> Callable[..., Any]:
     # tqdm.auto warns and draws text where ipywidgets is absent; the choice is the same without the warning
-    try:
-        import ipywidgets  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("ipywidgets") is None:
         from tqdm import tqdm
 
         return tqdm

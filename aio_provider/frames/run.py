@@ -1,4 +1,4 @@
-"""One run over the rows of a frame: jobs out to the engine, outcomes back to their rows, a report at the end."""
+"""One run over the rows of a frame: jobs out to the engine, outcomes back to their rows, then a report."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pandas as pd
 
@@ -64,7 +65,9 @@ class Report:
         """One line for people."""
         count = self.statuses
         parts = [f"{self.rows:,} rows", f"{count.get('succeeded', 0):,} succeeded"]
-        parts += [f"{n:,} {name.replace('_', ' ')}" for name, n in sorted(count.items()) if name != "succeeded"]
+        parts += [
+            f"{n:,} {name.replace('_', ' ')}" for name, n in sorted(count.items()) if name != "succeeded"
+        ]
         if self.reused:
             parts.append(f"{self.reused:,} reused (saved {self.saved:,.6g} credits)")
         parts.append(f"{self.credits:,.6g} credits spent")
@@ -84,7 +87,7 @@ class Report:
 
 
 class Run:
-    """A call under way: :meth:`collect` in a coroutine, then :meth:`frame_so_far` and :meth:`report` anywhere."""
+    """A call under way: :meth:`collect` in a coroutine; :meth:`frame_so_far` and :meth:`report` anywhere."""
 
     def __init__(self, frame: pd.DataFrame, spec: RequestSpec, options: Options, settings: Settings) -> None:
         self.frame = frame
@@ -95,6 +98,7 @@ class Run:
         self._results: list[RowResult | None] = [None] * len(frame)
         self._positions: dict[str, int] = {}  # job key → row
         self._copies: dict[int, int] = {}  # row → the earlier row that it shares a job with
+        self._fresh: list[str] = []  # keys of the jobs that ended in this run
         self._spent = 0.0
         self._reused = 0
         self._saved = 0.0
@@ -127,6 +131,7 @@ class Run:
         try:
             async with self._client as client:
                 await self._collect(self._runner(client, ledger, view))
+            await asyncio.to_thread(self._take_times, ledger)
         except BaseException:
             self._look_up(ledger)
             raise
@@ -149,19 +154,21 @@ class Run:
         )
 
     async def _collect(self, runner: Runner) -> None:
-        outcomes = runner.run(self.jobs(), total=len(self.frame))
+        outcomes = cast("AsyncGenerator[Outcome, None]", runner.run(self.jobs(), total=len(self.frame)))
         try:
-            async for outcome in outcomes:
-                self._take(outcome)
+            async with aclosing(outcomes):
+                async for outcome in outcomes:
+                    self._take(outcome)
         finally:
-            await outcomes.aclose()
             for outcome in runner.left:
                 self._take(outcome)
             self._budget.close()
 
     def frame_so_far(self) -> pd.DataFrame:
         """The input's rows with the output columns; rows the engine never reached are ``not_submitted``."""
-        rest = RowResult("not_submitted", error="The run stopped before this row was sent; nothing was spent on it.")
+        rest = RowResult(
+            "not_submitted", error="The run stopped before this row was sent; nothing was spent on it."
+        )
         results = [rest if result is None else result for result in self._filled()]
         names = column_names(self.options.prefix)
         kept = self.frame.drop(columns=[name for name in names if name in self.frame.columns])
@@ -172,7 +179,9 @@ class Run:
     def report(self) -> Report:
         """The figures so far."""
         statuses = Counter("not_submitted" if result is None else result.status for result in self._filled())
-        shared = [result for result in map(self._results.__getitem__, self._copies.values()) if result is not None]
+        shared = [
+            result for result in map(self._results.__getitem__, self._copies.values()) if result is not None
+        ]
         return Report(
             run_id=self.run_id,
             kind=self.spec.kind,
@@ -193,7 +202,11 @@ class Run:
     def jobs(self) -> Iterator[Job]:
         """Jobs, one for each row that has something to do; the other rows get their result here."""
         labels = {"run_id": self.run_id, **self.options.labels}
-        keys = None if self.options.key is None else [plain(value) for value in self.frame[self.options.key].tolist()]
+        keys = (
+            None
+            if self.options.key is None
+            else [plain(value) for value in self.frame[self.options.key].tolist()]
+        )
         counts: Counter[bytes] = Counter()
         named: dict[str, tuple[int, bytes]] = {}
         for position, item in enumerate(self.spec.requests(self.frame)):
@@ -212,7 +225,9 @@ class Run:
                     why = f"The key column {self.options.key!r} is null in this row; nothing was sent."
                     self._settle(position, RowResult("failed", error=why))
                     continue
-                key = keyed(keys[position], self.spec.kind, scope=self.settings.base_url, namespace=self._namespace)
+                key = keyed(
+                    keys[position], self.spec.kind, scope=self.settings.base_url, namespace=self._namespace
+                )
                 first, known = named.setdefault(key, (position, mark))
                 if first != position:
                     self._share(position, first, same=known == mark, value=keys[position])
@@ -230,8 +245,8 @@ class Run:
 
     @property
     def _namespace(self) -> str:
-        # The call's shape keeps two calls over one key column apart (two models, say): each has its own job for
-        # a row, and going back to the first finds its results. The run's id keeps runs apart where asked for.
+        # The call's shape keeps two calls over one key column apart (two models, say): each has its own job
+        # for a row, and going back to the first finds its results. The run's id does so for runs.
         shape = hashlib.sha256(json.dumps(self.spec.describe(), sort_keys=True).encode()).hexdigest()
         return shape if self.options.reuse == "always" else f"{shape}:run:{self.run_id}"
 
@@ -258,14 +273,27 @@ class Run:
             self._reused += 1
             self._saved += outcome.credits or 0.0
         else:
+            self._fresh.append(outcome.key)
             self._spent += outcome.credits or 0.0
 
     def _tell(self, view: View, progress: Progress) -> None:
         view.update(progress, extra_done=self._own_done, extra_failed=self._own_failed)
 
+    def _take_times(self, ledger: Ledger) -> None:
+        """Give the rows of this run the times of the record, so that a re-run gives the same frame."""
+        with suppress(LedgerError):  # our own clock's times are nearly as good
+            for key, entry in ledger.get(self._fresh).items():
+                position = self._positions[key]
+                result = self._results[position]
+                if result is not None and result.task_id == entry.task_id and result.status == entry.state:
+                    self._results[position] = replace(
+                        result, submitted_at=entry.submitted_at, finished_at=entry.finished_at
+                    )
+
     def _look_up(self, ledger: Ledger) -> None:
         """After an early stop: what the record says of jobs without an end. It knows more than we were told:
-        an answer may have come, and been written down, while everything was being stopped."""
+        an answer may have come, and been written down, while everything was being stopped.
+        """
         ended = ("succeeded", "failed", "expired", "skipped")
         open_rows = {}
         for key, position in self._positions.items():
@@ -301,7 +329,8 @@ def _recorded(entry: Entry, told: RowResult | None) -> RowResult:
         text=entry.text,
         credits=entry.credits,
         task_id=entry.task_id,
-        error=entry.error or (told.error if told is not None else "The run stopped before this row was done."),
+        error=entry.error
+        or (told.error if told is not None else "The run stopped before this row was done."),
         model=entry.model,
         submitted_at=entry.submitted_at,
         finished_at=entry.finished_at,

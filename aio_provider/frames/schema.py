@@ -95,7 +95,9 @@ def arrow_schema(prefix: str = DEFAULT_PREFIX) -> pa.Schema:
     return pa.schema([pa.field(prefix + name, kind) for name, kind in FIELDS.items()])
 
 
-def result_columns(results: Iterable[RowResult], index: pd.Index[Any], prefix: str = DEFAULT_PREFIX) -> pd.DataFrame:
+def result_columns(
+    results: Iterable[RowResult], index: pd.Index[Any], prefix: str = DEFAULT_PREFIX
+) -> pd.DataFrame:
     """The results as the output columns.
 
     :param results: one for each row, in order.
@@ -127,6 +129,6 @@ def _series(values: list[Any], name: str, index: pd.Index[Any]) -> pd.Series[Any
         return pd.Series(pd.array(values, dtype=pd.StringDtype("pyarrow")), index=index)
     if kind is _TIME:
         # through Arrow, which takes any mix of times and None; the unit must not hang on the data
-        times = pa.array(values, kind).to_pandas()
+        times: pd.Series[Any] = pa.array(values, kind).to_pandas()
         return times.astype("datetime64[us, UTC]").set_axis(index)
     return pd.Series(values, index=index, dtype="float64")

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import PurePath
-from typing import IO, Any
+from typing import IO
 
 import fsspec
 import pandas as pd
@@ -43,10 +43,14 @@ def read_source(source: object) -> pd.DataFrame:
 
 def _check_columns(frame: pd.DataFrame) -> None:
     if isinstance(frame.columns, pd.MultiIndex):
-        raise ValueError("The columns are a MultiIndex; flatten them first, for example with df.columns.to_flat_index().")
+        raise ValueError(
+            "The columns are a MultiIndex; flatten them first, for example with df.columns.to_flat_index()."
+        )
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
-        raise ValueError(f"Column {twice!r} occurs more than once; rename or drop one, so that each name means one column.")
+        raise ValueError(
+            f"Column {twice!r} occurs more than once; rename or drop one, so that each name means one column."
+        )
 
 
 def _read_file(path: str | bytes) -> pd.DataFrame:
@@ -72,7 +76,7 @@ def _read_file(path: str | bytes) -> pd.DataFrame:
 
 
 def _read_json_lines(file: IO[bytes]) -> pd.DataFrame:
-    # pandas' own reader turns "00123" into 123 and columns named like dates into dates; here values stay as written
+    # pandas' own reader turns "00123" into 123 and "updated_at" into dates; here values stay as written
     records = []
     for number, line in enumerate(file, start=1):
         if not line.strip():
@@ -98,7 +102,11 @@ def _not_a_frame(source: object) -> str:
     kind = type(source)
     name = f"{kind.__module__}.{kind.__qualname__}"
     advice = "pass a pandas DataFrame, or the path of a Parquet, CSV or JSON-lines file"
-    for method, how in (("to_pandas", ".to_pandas()"), ("toPandas", ".toPandas()"), ("to_frame", ".to_frame()")):
+    for method, how in (
+        ("to_pandas", ".to_pandas()"),
+        ("toPandas", ".toPandas()"),
+        ("to_frame", ".to_frame()"),
+    ):
         if hasattr(source, method):
             advice = f"convert it with {how}"
             break

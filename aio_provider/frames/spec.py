@@ -1,4 +1,4 @@
-"""Which column feeds which request field: the arguments of a call, checked once, then applied to every row."""
+"""Which column feeds which request field: a call's arguments, checked once, then applied to every row."""
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ class RequestSpec:
     @cached_property
     def columns(self) -> tuple[Hashable, ...]:
         """Every column that is read, once each."""
-        names = [*nested_columns(self.model), *(n for value in self.fields.values() for n in nested_columns(value))]
+        names = [
+            *nested_columns(self.model),
+            *(n for value in self.fields.values() for n in nested_columns(value)),
+        ]
         return tuple(dict.fromkeys(names))
 
     def describe(self) -> dict[str, Any]:
@@ -87,21 +90,24 @@ class RequestSpec:
         first = next((item for item in self.requests(frame) if not isinstance(item, Nothing)), None)
         if isinstance(first, Invalid) and first.error.field is not None:
             name = re.split(r"[.\[]", first.error.field)[0]
-            if name in self.fields and not any(nested_columns(self.fields[name])):
-                if not any(nested_columns(self.model)):
-                    raise first.error
+            if name in self.fields and _is_constant(self.fields[name]) and _is_constant(self.model):
+                raise first.error
 
     def check_rows(self, frame: pd.DataFrame) -> None:
         """Build every row's request, for ``errors="raise"``.
 
         :raises InvalidRequestError: the first bad row's, saying how many there are.
         """
-        bad = [(position, item) for position, item in enumerate(self.requests(frame)) if isinstance(item, Invalid)]
+        bad = [
+            (position, item)
+            for position, item in enumerate(self.requests(frame))
+            if isinstance(item, Invalid)
+        ]
         if bad:
             position, first = bad[0]
             raise InvalidRequestError(
-                f"{len(bad):,} of {len(frame):,} rows cannot be sent; the first is row {frame.index[position]!r}: "
-                f"{first.error} Nothing was sent.",
+                f"{len(bad):,} of {len(frame):,} rows cannot be sent and nothing was; the first is row "
+                f"{frame.index[position]!r}: {first.error}",
                 field=first.error.field,
             ) from first.error
 
@@ -120,14 +126,18 @@ class RequestSpec:
             if model is None and self.model is not None:
                 raise InvalidRequestError(f"model: null in this row ({_source(self.model)}).", field="model")
             if model is not None and not isinstance(model, str):
-                raise InvalidRequestError(f"model: must be text, got {type(model).__name__} {model!r}.", field="model")
+                raise InvalidRequestError(
+                    f"model: must be text, got {type(model).__name__} {model!r}.", field="model"
+                )
             return GenerationRequest.build(self.kind, model=model, **self._params(row))
         except InvalidRequestError as error:
             return Invalid(error)
 
     def _nothing(self, row: Mapping[Hashable, Any]) -> Nothing | None:
         """Why this row has nothing to do, if so: its prompt, or a picture it needs, is null."""
-        absent = {name for name in self._inputs if any(row[c] is None for c in nested_columns(self.fields[name]))}
+        absent = {
+            name for name in self._inputs if any(row[c] is None for c in nested_columns(self.fields[name]))
+        }
         needed = absent - _PROMPTS
         prompts = [name for name in self._inputs if name in _PROMPTS]
         # Some music models take either of two prompts: there it takes all of them to be null.
@@ -140,7 +150,9 @@ class RequestSpec:
 
     @cached_property
     def _inputs(self) -> tuple[str, ...]:
-        required = {name for name, param in load_catalog().endpoint(self.kind).params.items() if param.required}
+        required = {
+            name for name, param in load_catalog().endpoint(self.kind).params.items() if param.required
+        }
         return tuple(name for name in self.fields if name in _PROMPTS or name in required)
 
     def _params(self, row: Mapping[Hashable, Any]) -> dict[str, Any]:
@@ -169,7 +181,9 @@ def make_spec(
     resolved = {name: _expression(name, value) for name, value in fields.items() if value is not None}
     for name, value in _check_params(params).items():
         if name in resolved:
-            raise InvalidRequestError(f"{name}: given both as a keyword and in params; give it once.", field=name)
+            raise InvalidRequestError(
+                f"{name}: given both as a keyword and in params; give it once.", field=name
+            )
         if name == "model":
             raise InvalidRequestError("model: give it as model=..., not in params.", field="model")
         if value is not None:
@@ -238,14 +252,14 @@ def _check_needed(spec: RequestSpec) -> None:
     if spec.kind in ("image", "video", "music", "speech", "chat"):
         if not any(name in _PROMPTS for name in spec.fields):
             raise InvalidRequestError(
-                f'prompt: not given; name the column it is in (prompt="caption"), or pass aio.template(...) for {spec.kind}.',
+                f'prompt: not given; name its column (prompt="caption") or pass aio.template(...).',
                 field="prompt",
             )
         return
     for name, param in load_catalog().endpoint(spec.kind).params.items():
         if param.required and name not in spec.fields:
             raise InvalidRequestError(
-                f'{name}: not given; {spec.kind} needs it. Name the column that holds the URLs ({name}="photo_url").',
+                f'{name}: not given; {spec.kind} needs it. Name the column of URLs ({name}="photo_url").',
                 field=name,
             )
 
@@ -268,6 +282,10 @@ def no_column(name: str, value: object, column: Hashable, available: Sequence[Ha
     if isinstance(value, Col) and name != "model":
         constant = f" For a constant, write {name}=aio.lit({column!r}) or params={{{name!r}: {column!r}}}."
     return f"{name}: there is no column {column!r}.{guess}{constant}"
+
+
+def _is_constant(value: object) -> bool:
+    return next(nested_columns(value), None) is None
 
 
 def _source(expression: object) -> str:

@@ -41,7 +41,13 @@ def test_each_kind_of_result_has_its_element(url: str, kind: str, tag: str) -> N
 
 @pytest.mark.parametrize(
     "url",
-    ["javascript:alert(1)", "file:///etc/passwd", "data:text/html;base64,PHNjcmlwdD4=", "//x.test/a.png", "JaVaScRiPt:x"],
+    [
+        "javascript:alert(1)",
+        "file:///etc/passwd",
+        "data:text/html;base64,PHNjcmlwdD4=",
+        "//x.test/a.png",
+        "JaVaScRiPt:x",
+    ],
 )
 def test_only_http_and_inline_media_become_sources(url: str) -> None:
     html = show(frame(done(url))).html
@@ -78,7 +84,10 @@ def test_it_shows_the_first_rows_and_counts_the_rest() -> None:
 
 
 def test_several_results_of_one_row() -> None:
-    assert show(frame(done("https://x.test/a.mp3", "https://x.test/b.mp3"), kind="music")).html.count("<audio") == 2
+    assert (
+        show(frame(done("https://x.test/a.mp3", "https://x.test/b.mp3"), kind="music")).html.count("<audio")
+        == 2
+    )
 
 
 def test_a_frame_read_back_from_parquet(tmp_path: Any) -> None:

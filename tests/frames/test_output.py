@@ -15,7 +15,9 @@ from aio_provider.frames.output import Output, read_note
 from aio_provider.frames.schema import RowResult, result_columns
 
 FRAME = pd.DataFrame({"caption": ["a", "b"]})
-RESULT = pd.concat([FRAME, result_columns([RowResult("succeeded"), RowResult("failed")], FRAME.index)], axis=1)
+RESULT = pd.concat(
+    [FRAME, result_columns([RowResult("succeeded"), RowResult("failed")], FRAME.index)], axis=1
+)
 
 
 def at(target: Any) -> Output:
@@ -24,7 +26,7 @@ def at(target: Any) -> Output:
 
 @pytest.mark.parametrize("name", ["out.csv", "out", "out.parquet.gz", ""])
 def test_only_parquet(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="must end in .parquet"):
+    with pytest.raises(ConfigurationError, match=r"must end in \.parquet"):
         at(name)
 
 
@@ -43,7 +45,7 @@ def test_a_file_of_this_same_call_may_be_replaced_and_others_not(tmp_path: Path)
     path = tmp_path / "out.parquet"
     at(path).write(RESULT, {"call": "one"})
     at(path).prepare(FRAME, "one", overwrite=False)
-    with pytest.raises(FileExistsError, match="another call.*overwrite=True"):
+    with pytest.raises(FileExistsError, match=r"another call.*overwrite=True"):
         at(path).prepare(FRAME, "two", overwrite=False)
     at(path).prepare(FRAME, "two", overwrite=True)
 

@@ -10,7 +10,14 @@ from aio_provider.frames.progress import BarView, LogView, Snapshot, View, clock
 
 
 def figures(done: int, **more: object) -> SimpleNamespace:
-    values = {"total": 12_000, "failed": 0, "in_flight": 60, "reused": 0, "credits": 5.0 * done, "eta_seconds": None}
+    values = {
+        "total": 12_000,
+        "failed": 0,
+        "in_flight": 60,
+        "reused": 0,
+        "credits": 5.0 * done,
+        "eta_seconds": None,
+    }
     return SimpleNamespace(**{**values, "done": done, **more})
 
 
@@ -53,7 +60,9 @@ def test_the_line_names_everything() -> None:
     assert line == "300/1,200 rows, 3 failed, 20 reused, 60 in flight, 1,485 credits, about 1 h 02 min left"
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (59.4, "59 s"), (90, "2 min"), (3600, "1 h 00 min"), (-1, "0 s")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59.4, "59 s"), (90, "2 min"), (3600, "1 h 00 min"), (-1, "0 s")]
+)
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
 

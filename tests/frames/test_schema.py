@@ -35,7 +35,9 @@ DTYPES = {
 }
 
 
-@pytest.mark.parametrize("results", [[], [FAILED], [FAILED, DONE], [DONE]], ids=["empty", "failed", "mixed", "done"])
+@pytest.mark.parametrize(
+    "results", [[], [FAILED], [FAILED, DONE], [DONE]], ids=["empty", "failed", "mixed", "done"]
+)
 def test_types_do_not_depend_on_the_data(results: list[RowResult], tmp_path: Path) -> None:
     frame = result_columns(results, pd.RangeIndex(len(results)))
     assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == DTYPES
@@ -56,14 +58,21 @@ def test_values_go_through() -> None:
     assert frame["aio_submitted_at"].iloc[0] == DONE.submitted_at
     assert frame["aio_finished_at"].isna().tolist() == [False, True]
     assert frame.index.tolist() == ["a", "a"]
-    assert (frame["aio_finished_at"] - frame["aio_submitted_at"]).dt.total_seconds().iloc[0] == pytest.approx(3.321099)
+    assert (frame["aio_finished_at"] - frame["aio_submitted_at"]).dt.total_seconds().iloc[0] == pytest.approx(
+        3.321099
+    )
     assert frame[frame["aio_url"].str.startswith("https")].shape[0] == 1
 
 
-@pytest.mark.parametrize("index", [pd.RangeIndex(2), pd.Index(["x", "x"], name="k"), pd.MultiIndex.from_tuples([(1, "a"), (1, "a")])])
+@pytest.mark.parametrize(
+    "index",
+    [pd.RangeIndex(2), pd.Index(["x", "x"], name="k"), pd.MultiIndex.from_tuples([(1, "a"), (1, "a")])],
+)
 def test_the_file_gives_the_frame_back(tmp_path: Path, index: pd.Index) -> None:
     results = result_columns([DONE, FAILED], index)
-    frame = pd.concat([pd.DataFrame({"n": [1, 2], "s": ["a", None], "l": [[1], [2, 3]]}, index=index), results], axis=1)
+    frame = pd.concat(
+        [pd.DataFrame({"n": [1, 2], "s": ["a", None], "l": [[1], [2, 3]]}, index=index), results], axis=1
+    )
     path = tmp_path / "out.parquet"
     Output.at(path, prefix="aio_").write(frame, {"run_id": "r1"})
     back = pd.read_parquet(path)
@@ -78,7 +87,9 @@ def test_the_file_gives_the_frame_back(tmp_path: Path, index: pd.Index) -> None:
 
 def test_the_note_is_in_the_metadata(tmp_path: Path) -> None:
     path = tmp_path / "out.parquet"
-    Output.at(path, prefix="aio_").write(result_columns([DONE], pd.RangeIndex(1)), {"run_id": "r1", "totals": {"rows": 1}})
+    Output.at(path, prefix="aio_").write(
+        result_columns([DONE], pd.RangeIndex(1)), {"run_id": "r1", "totals": {"rows": 1}}
+    )
     assert read_note(path) == {"schema_version": 1, "run_id": "r1", "totals": {"rows": 1}}
     plain = tmp_path / "plain.parquet"
     pq.write_table(pa.table({"a": [1]}), plain)

@@ -35,12 +35,18 @@ def test_columns_constants_and_nulls() -> None:
     assert isinstance(second, Nothing)
     assert "'caption'" in second.reason
     # the seed column became floats for want of a null among ints; the request is the same as with an int
-    assert third.fingerprint == GenerationRequest.image("a blue lamp", aspect_ratio="16:9", seed=3).fingerprint
+    assert (
+        third.fingerprint == GenerationRequest.image("a blue lamp", aspect_ratio="16:9", seed=3).fingerprint
+    )
 
 
 def test_null_optional_field_is_left_out() -> None:
     frame = FRAME.assign(caption="a chair")
-    assert [item.body().get("seed") for item in rows("image", frame, prompt="caption", seed="seed")] == [1, None, 3]
+    assert [item.body().get("seed") for item in rows("image", frame, prompt="caption", seed="seed")] == [
+        1,
+        None,
+        3,
+    ]
 
 
 def test_model_of_each_row() -> None:
@@ -173,7 +179,9 @@ def test_a_constant_that_no_row_could_use_is_found_at_once() -> None:
 def test_check_rows_counts_the_bad_ones() -> None:
     spec = make_spec("image", fields={"prompt": "caption"})
     frame = pd.DataFrame({"caption": ["ok then", "x", "y"]}, index=["r1", "r2", "r3"])
-    with pytest.raises(InvalidRequestError, match="2 of 3 rows cannot be sent; the first is row 'r2'"):
+    with pytest.raises(
+        InvalidRequestError, match="2 of 3 rows cannot be sent and nothing was; the first is row 'r2'"
+    ):
         spec.check_rows(frame)
 
 

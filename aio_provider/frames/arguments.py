@@ -1,0 +1,129 @@
+"""The arguments of a call that say how to run it, checked before anything else happens."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from aio_provider.api.errors import ConfigurationError, InvalidRequestError
+from aio_provider.frames.gallery import DEFAULT_ROWS
+from aio_provider.frames.run import Options
+from aio_provider.frames.schema import DEFAULT_PREFIX, column_names
+from aio_provider.frames.spec import no_column
+
+#: label → where it can be read: Jupyter names the notebook, Airflow the task instance (this imports neither)
+_CONTEXT = {
+    "notebook": "JPY_SESSION_NAME",
+    "dag_id": "AIRFLOW_CTX_DAG_ID",
+    "run_id": "AIRFLOW_CTX_DAG_RUN_ID",
+    "task_id": "AIRFLOW_CTX_TASK_ID",
+    "try": "AIRFLOW_CTX_TRY_NUMBER",
+}
+
+
+def check_options(frame: pd.DataFrame, given: Mapping[str, Any]) -> Options:
+    """The arguments that say how to run a call, checked; what is not given has its default."""
+    values = {name: given[name] for name in Options.__dataclass_fields__ if name in given}
+    key = values.get("key")
+    if key is not None and key not in frame.columns:
+        raise InvalidRequestError(no_column("key", None, key, list(frame.columns)), field="key")
+    check_choice("on_unknown", values.get("on_unknown", "hold"), ("hold", "resubmit"))
+    check_choice("reuse", values.get("reuse", "always"), ("always", "run", "never"))
+    check_type("retry_failed", values.get("retry_failed", False), bool)
+    values["prefix"] = check_prefix(values.get("prefix", DEFAULT_PREFIX))
+    values["max_credits"] = _check_credits(values.get("max_credits"))
+    values["deadline"] = _check_deadline(values.get("deadline"))
+    values["run_id"] = _check_text("run_id", values.get("run_id"))
+    values["labels"] = _labels(values.get("labels"))
+    if values.get("reuse") == "run" and not values["run_id"]:
+        raise ConfigurationError('reuse="run" needs run_id=...: it names the run whose results count.')
+    return Options(**values)
+
+
+def check_type(name: str, value: object, kind: type, *, none: bool = False) -> None:
+    """Raise ``TypeError`` unless the argument is of this type, or ``None`` where that is allowed."""
+    if not isinstance(value, kind) and not (none and value is None):
+        raise TypeError(f"{name} must be {kind.__name__}, not {type(value).__name__} {value!r:.60}.")
+
+
+def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raise ``ConfigurationError`` unless the argument is one of these words."""
+    if value not in allowed:
+        raise ConfigurationError(f"{name}={value!r}; it must be one of {', '.join(map(repr, allowed))}.")
+
+
+def _check_text(name: str, value: object) -> str:
+    if value is None:
+        return ""
+    check_type(name, value, str)
+    return str(value)
+
+
+def check_prefix(prefix: object) -> str:
+    """The output columns' prefix: a text that is not empty."""
+    check_type("prefix", prefix, str)
+    if not prefix:
+        raise ConfigurationError("prefix is empty; the output columns need one, such as 'aio_' or 'cutout_'.")
+    return str(prefix)
+
+
+def check_clash(frame: pd.DataFrame, prefix: str) -> None:
+    """Raise ``ConfigurationError`` when the input has columns that the result would overwrite."""
+    clash = [name for name in column_names(prefix) if name in frame.columns]
+    if clash:
+        raise ConfigurationError(
+            f"The input already has the column{'s' if len(clash) > 1 else ''} {', '.join(clash)}, and the "
+            "result would replace them. Pass overwrite_columns=True to allow it (a re-run), "
+            'prefix="..." to keep both, or rename: '
+            f'df.rename(columns=lambda name: name.replace({prefix!r}, "first_")).'
+        )
+
+
+def _check_credits(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"max_credits must be a number of credits, not {type(value).__name__}.")
+    if math.isnan(value) or value < 0:
+        raise ConfigurationError(f"max_credits={value!r}; it must be 0 or more.")
+    return float(value)
+
+
+def _check_deadline(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"deadline must be a number of seconds, not {type(value).__name__}.")
+    if not value > 0 or math.isinf(value):
+        raise ConfigurationError(f"deadline={value!r}; it must be a number of seconds above 0.")
+    return float(value)
+
+
+def check_gallery(value: object) -> int:
+    """How many results to show: ``True`` and ``None`` mean the usual number."""
+    if value is None or value is True:
+        return DEFAULT_ROWS
+    if not isinstance(value, int) or value < 0:
+        raise TypeError(f"gallery must be True, False or a number of results, not {value!r}.")
+    return int(value)
+
+
+def _labels(given: object) -> dict[str, str]:
+    """Who asks and where, for the book: the user, the notebook or Airflow task, then what the caller adds."""
+    labels: dict[str, str] = {}
+    with contextlib.suppress(OSError, KeyError, ImportError):  # a container without a name for its user
+        labels["user"] = getpass.getuser()
+    for name, variable in _CONTEXT.items():
+        if os.environ.get(variable):
+            labels[name] = os.environ[variable]
+    if given is None:
+        return labels
+    if not isinstance(given, Mapping) or not all(isinstance(x, str) for pair in given.items() for x in pair):
+        raise TypeError("labels must be a dict of text to text.")
+    return {**labels, **given}

@@ -1,0 +1,190 @@
+"""A call from checked arguments to its returned frame, in a coroutine or out of one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from aio_provider.api.errors import AioError
+from aio_provider.frames import arguments as checks
+from aio_provider.frames.accessor import register
+from aio_provider.frames.columns import plain
+from aio_provider.frames.gallery import display_result
+from aio_provider.frames.loop import run_blocking
+from aio_provider.frames.output import Output
+from aio_provider.frames.progress import View, make_view
+from aio_provider.frames.run import Options, Run
+from aio_provider.frames.source import read_source
+from aio_provider.frames.spec import RequestSpec, make_spec
+from aio_provider.jobs.job import service_scope
+from aio_provider.jobs.settings import Settings
+
+_SETTINGS = (
+    "api_key",
+    "base_url",
+    "ledger",
+    "requests_per_minute",
+    "limiter_url",
+    "timeout",
+    "allow_insecure",
+    "on_server_error",
+)
+
+
+class RowsFailedError(AioError):
+    """Some rows failed and ``errors="raise"`` was given; ``frame`` has every row, the good ones too."""
+
+    frame: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A call whose arguments have all been checked; nothing has been sent yet."""
+
+    run: Run
+    output: Output | None
+    call: str
+    errors: str
+    progress: bool | None
+    gallery: int
+
+    def blocking(self) -> pd.DataFrame:
+        """Run it, waiting in this thread."""
+        if not len(self.run.frame):
+            return self._end(View(0, self.run.spec.kind))
+        view = self._view()
+        try:
+            run_blocking(self.run.collect(view), tick=view.draw)
+        except BaseException as error:
+            self._stopped(error, view)
+            raise
+        return self._end(view)
+
+    async def awaiting(self) -> pd.DataFrame:
+        """Run it in the running loop."""
+        if not len(self.run.frame):
+            return self._end(View(0, self.run.spec.kind))
+        view = self._view()
+        ticker = asyncio.create_task(_draw_now_and_then(view))
+        try:
+            await self.run.collect(view)
+        except BaseException as error:
+            self._stopped(error, view)
+            raise
+        finally:
+            ticker.cancel()
+        return self._end(view)
+
+    def _view(self) -> View:
+        return make_view(len(self.run.frame), self.run.spec.kind, self.progress)
+
+    def _end(self, view: View) -> pd.DataFrame:
+        out = self.run.frame_so_far()
+        self._write(out)
+        report = self.run.report()
+        view.close()
+        if self.progress is not False:
+            view.say(report.summary())
+        if self.gallery:
+            display_result(out, rows=self.gallery, prefix=self.run.options.prefix, kind=report.kind)
+        if self.errors == "raise":
+            _raise_failures(self.run, out)
+        return out
+
+    def _stopped(self, error: BaseException, view: View) -> None:
+        """Keep what there is: in the file, and on the exception."""
+        out = self.run.frame_so_far()
+        error.frame = out  # type: ignore[attr-defined]
+        view.close()
+        if self.progress is not False:
+            view.say(f"Stopped by {type(error).__name__}. {self.run.report().summary()}")
+        try:
+            self._write(out)
+        except OSError as failed:
+            # the reason for stopping is the more important of the two, and `frame` has the rows
+            error.add_note(
+                f"The rows so far could not be written to output: {type(failed).__name__}: {failed}"
+            )
+
+    def _write(self, out: pd.DataFrame) -> None:
+        if self.output is not None:
+            report = self.run.report()
+            self.output.write(out, {"call": self.call, "run_id": report.run_id, "totals": report.to_dict()})
+
+
+def prepare(arguments: Mapping[str, Any]) -> Prepared:
+    """Check everything about a call before anything is sent.
+
+    :param arguments: those of :func:`generate`, by name, with ``fields`` as a dict.
+    """
+    register()
+    given = dict(arguments)
+    for name in ("overwrite", "overwrite_columns"):
+        checks.check_type(name, given[name], bool)
+    checks.check_choice("errors", given["errors"], ("rows", "raise"))
+    checks.check_type("progress", given["progress"], bool, none=True)
+    gallery = checks.check_gallery(given["gallery"])
+    output = (
+        None
+        if given["output"] is None
+        else Output.at(given["output"], prefix=checks.check_prefix(given["prefix"]))
+    )
+    spec = make_spec(given["kind"], model=given["model"], params=given["params"], fields=given["fields"])
+    frame = read_source(given["source"])
+    spec.check_columns(list(frame.columns))
+    options = checks.check_options(frame, given)
+    if not given["overwrite_columns"]:
+        checks.check_clash(frame, options.prefix)
+    settings = Settings.from_env(**{name: given[name] for name in _SETTINGS})
+    spec.check_constants(frame)
+    if given["errors"] == "raise":
+        spec.check_rows(frame)
+    run = Run(frame, spec, options, settings)
+    call = call_fingerprint(spec, frame, options, settings.base_url)
+    if output is not None:
+        output.prepare(frame, call, overwrite=given["overwrite"])
+    if len(frame):  # an empty frame needs no key
+        run.connect()
+    return Prepared(run, output, call, given["errors"], given["progress"], gallery)
+
+
+def call_fingerprint(spec: RequestSpec, frame: pd.DataFrame, options: Options, base_url: str) -> str:
+    """What makes two calls the same call: what is sent where for which rows, and how the columns are called.
+
+    :returns: 64 hex digits.
+    """
+    key = options.key
+    shape = {**spec.describe(), "key": None if key is None else str(key), "prefix": options.prefix}
+    shape["service"] = service_scope(base_url)
+    digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
+    for name in [*spec.columns, *([] if key is None else [key])]:
+        digest.update(repr(name).encode())
+        for value in frame[name].tolist():
+            digest.update(repr(plain(value)).encode())
+            digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def _raise_failures(run: Run, out: pd.DataFrame) -> None:
+    failures = run.failures()
+    if not failures:
+        return
+    label, first = failures[0]
+    error = RowsFailedError(
+        f"{len(failures):,} of {len(out):,} rows did not succeed; the first is row {label!r} "
+        f"({first.status}): {first.error or 'no reason given'}. All rows are in this exception's .frame."
+    )
+    error.frame = out
+    raise error
+
+
+async def _draw_now_and_then(view: View) -> None:
+    while True:
+        await asyncio.sleep(0.2)
+        view.draw()
