@@ -11,6 +11,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from aio_provider.sandbox.shapes import SUBJECTS, subject_of
+
 Colour = tuple[int, int, int]
 
 _LONG_SIDE = 640
@@ -19,81 +21,19 @@ _FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}
 _OVERSAMPLING = 2
 
 _WOOD = 0.08
-
-#: subject → the words that call for it, and its parts: (shape, coordinates in a unit square, brightness).
-SUBJECTS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, tuple[float, ...], float], ...]]] = {
-    "mug": (
-        ("mug", "cup", "coffee", "tea"),
-        (
-            ("ring", (0.60, 0.38, 0.86, 0.70), 0.85),
-            ("round", (0.24, 0.28, 0.70, 0.86), 1.0),
-            ("ellipse", (0.24, 0.22, 0.70, 0.36), 1.25),
-            ("ellipse", (0.28, 0.24, 0.66, 0.34), 0.45),
-        ),
-    ),
-    "bottle": (
-        ("bottle", "wine", "oil", "soap", "shampoo", "perfume", "water"),
-        (
-            ("round", (0.34, 0.38, 0.66, 0.92), 1.0),
-            ("round", (0.44, 0.14, 0.56, 0.46), 1.0),
-            ("round", (0.42, 0.08, 0.58, 0.18), 0.6),
-            ("round", (0.34, 0.56, 0.66, 0.76), 1.5),
-        ),
-    ),
-    "vase": (
-        ("vase", "plant", "pot", "flower", "planter", "succulent", "garden"),
-        (
-            ("leaf", (0.50, 0.50, 0.30, 0.10), 0.75),
-            ("leaf", (0.50, 0.50, 0.70, 0.14), 0.9),
-            ("leaf", (0.50, 0.52, 0.50, 0.04), 1.1),
-            ("polygon", (0.30, 0.50, 0.70, 0.50, 0.62, 0.92, 0.38, 0.92), 1.0),
-            ("round", (0.27, 0.46, 0.73, 0.56), 1.2),
-        ),
-    ),
-    "lamp": (
-        ("lamp", "light", "candle", "lantern"),
-        (
-            ("round", (0.485, 0.36, 0.515, 0.86), 0.6),
-            ("ellipse", (0.34, 0.82, 0.66, 0.92), 0.7),
-            ("polygon", (0.36, 0.12, 0.64, 0.12, 0.78, 0.48, 0.22, 0.48), 1.25),
-            ("ellipse", (0.22, 0.45, 0.78, 0.51), 1.5),
-        ),
-    ),
-    "bag": (
-        ("bag", "backpack", "tote", "wallet", "leather", "shirt", "scarf"),
-        (
-            ("ring", (0.34, 0.14, 0.66, 0.52), 0.7),
-            ("polygon", (0.24, 0.34, 0.76, 0.34, 0.82, 0.90, 0.18, 0.90), 1.0),
-            ("round", (0.36, 0.52, 0.64, 0.74), 1.2),
-        ),
-    ),
-    "clock": (
-        ("clock", "watch", "timer", "plate", "bowl"),
-        (
-            ("ellipse", (0.18, 0.20, 0.82, 0.84), 0.7),
-            ("ellipse", (0.23, 0.25, 0.77, 0.79), 1.55),
-            ("line", (0.50, 0.52, 0.50, 0.33), 0.4),
-            ("line", (0.50, 0.52, 0.63, 0.58), 0.4),
-            ("ellipse", (0.475, 0.495, 0.525, 0.545), 0.4),
-        ),
-    ),
-    "headphones": (
-        ("headphone", "earphone", "speaker", "audio", "music", "headset"),
-        (
-            ("ring", (0.22, 0.14, 0.78, 0.86), 0.75),
-            ("round", (0.15, 0.46, 0.33, 0.82), 1.0),
-            ("round", (0.67, 0.46, 0.85, 0.82), 1.0),
-        ),
-    ),
-    "box": (
-        ("box", "chair", "stool", "table", "book", "notebook", "case", "desk", "shelf"),
-        (
-            ("polygon", (0.50, 0.20, 0.84, 0.36, 0.50, 0.52, 0.16, 0.36), 1.35),
-            ("polygon", (0.16, 0.36, 0.50, 0.52, 0.50, 0.90, 0.16, 0.74), 1.0),
-            ("polygon", (0.84, 0.36, 0.50, 0.52, 0.50, 0.90, 0.84, 0.74), 0.7),
-        ),
-    ),
-}
+#: Hue, saturation, value of products: terracotta, ochre, sand, forest, teal, slate, navy, plum, rose, grey.
+_TONES = (
+    (0.04, 0.58, 0.74),
+    (0.11, 0.62, 0.80),
+    (0.10, 0.30, 0.80),
+    (0.40, 0.42, 0.48),
+    (0.49, 0.48, 0.60),
+    (0.57, 0.28, 0.58),
+    (0.61, 0.55, 0.52),
+    (0.85, 0.36, 0.52),
+    (0.98, 0.36, 0.78),
+    (0.66, 0.10, 0.38),
+)
 
 
 def size_of(aspect_ratio: str) -> tuple[int, int]:
@@ -157,7 +97,7 @@ def _stage(size: tuple[int, int], hue: float, rng: random.Random, *, pale: bool 
     """A lit wall and a table."""
     width, height = size
     wall = _gradient(
-        size, _colour(hue, 0.08 if pale else 0.20, 0.98), _colour(hue + 0.06, 0.16 if pale else 0.42, 0.78)
+        size, _colour(hue, 0.06 if pale else 0.13, 0.97), _colour(hue + 0.06, 0.13 if pale else 0.32, 0.80)
     )
     horizon = round(height * 0.68)
     table = _gradient(
@@ -190,27 +130,18 @@ def _place(image: Image.Image, text: str) -> None:
 
 def _subject(text: str, side: int) -> Image.Image:
     """A product on a transparent square; equal words give the same one in a scene, a photo and a cut-out."""
-    hue = _random("subject", text).random()
+    tone = _random("subject", text).choice(_TONES)
     big = side * _OVERSAMPLING
     image = Image.new("RGBA", (big, big), (0, 0, 0, 0))
     draw = ImageDraw.Draw(image)
     for shape, unit, brightness in SUBJECTS[subject_of(text)][1]:
-        _part(draw, shape, [c * big for c in unit], _colour(hue, 0.55, 0.72, brightness), big)
+        _part(draw, shape, [c * big for c in unit], _colour(*tone, brightness), big)
     # One light from the left: the right-hand side of every part is a little darker.
     shade = Image.linear_gradient("L").rotate(90).resize((big, big)).point(lambda v: round(v * 0.35))
     dark = Image.new("RGBA", (big, big), (10, 10, 25, 255))
     shaded = Image.composite(dark, image, shade)
     shaded.putalpha(image.getchannel("A"))
     return shaded.resize((side, side), Image.Resampling.LANCZOS)
-
-
-def subject_of(text: str) -> str:
-    """Which of :data:`SUBJECTS` the words name; words that name none always get the same one."""
-    lower = text.lower()
-    named = [
-        (lower.find(word), name) for name, (words, _) in SUBJECTS.items() for word in words if word in lower
-    ]
-    return min(named)[1] if named else _random("shape", text).choice(list(SUBJECTS))
 
 
 def _part(draw: ImageDraw.ImageDraw, shape: str, at: list[float], colour: Colour, big: int) -> None:
@@ -222,6 +153,8 @@ def _part(draw: ImageDraw.ImageDraw, shape: str, at: list[float], colour: Colour
         draw.polygon(at, fill=colour)
     elif shape == "ring":
         draw.ellipse(at, outline=colour, width=round(big * 0.045))
+    elif shape == "pie":
+        draw.pieslice(at, 0, 180, fill=colour)
     elif shape == "line":
         draw.line(at, fill=colour, width=round(big * 0.022))
     else:  # a leaf, from its root to its tip

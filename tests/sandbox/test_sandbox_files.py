@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from aio_provider.sandbox import ManualClock, Sandbox
+from aio_provider.sandbox.shapes import SUBJECTS, subject_of
 
 Serve = Callable[..., Sandbox]
 Connect = Callable[..., httpx.Client]
@@ -233,3 +234,23 @@ def test_product_photos_are_drawn_for_any_name(
     assert opened(mug).format == form
     assert mug.content == same.content != other.content
     assert get(f"{shared.origin}/photos/mug.gif").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("words", "subject"),
+    [
+        ("LMP-014", "lamp"),
+        ("Alder desk lamp, a slim oak lamp", "lamp"),
+        ("a shelf speaker on a table", "speaker"),
+        ("Two MUGS", "mug"),
+    ],
+)
+def test_words_name_the_subject(words: str, subject: str) -> None:
+    assert subject_of(words) == subject
+
+
+def test_every_subject_can_be_drawn(get: Callable, shared: Sandbox) -> None:
+    photos = {name: get(f"{shared.origin}/photos/{name}.png").content for name in SUBJECTS}
+
+    assert len(set(photos.values())) == len(SUBJECTS)
+    assert [subject_of(name) for name in SUBJECTS] == list(SUBJECTS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -58,6 +59,14 @@ def test_a_killed_sandbox_leaves_its_record(connect: Connect, tmp_path: Path) ->
 
         assert not sandbox.running
         assert [s.task_id for s in sandbox.submissions] == [task_id]
+
+
+def test_ctrl_c_is_left_to_the_one_who_started_it(connect: Connect) -> None:
+    with Sandbox.spawn() as sandbox:
+        os.kill(sandbox.pid, signal.SIGINT)
+
+        assert connect(sandbox).get("/tasks/none").status_code == 404
+        assert sandbox.running
 
 
 def test_bad_settings_are_refused_before_a_process_starts() -> None:
