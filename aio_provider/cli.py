@@ -12,6 +12,14 @@ except ModuleNotFoundError:
 
 #: Every subcommand: name → where it is, and its line in ``aio --help`` (so that help loads none of them).
 COMMANDS: dict[str, tuple[str, str]] = {
+    "estimate": (
+        "aio_provider.cli_estimate:estimate",
+        "Say what a run over a file of rows would cost.",
+    ),
+    "generate": (
+        "aio_provider.cli_generate:generate",
+        "Make something for every row of a file.",
+    ),
     "sandbox": (
         "aio_provider.cli_sandbox:sandbox",
         "Serve the API on this machine: free, offline, for tests.",

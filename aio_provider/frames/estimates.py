@@ -69,17 +69,18 @@ class FrameEstimate:
 
     def __repr__(self) -> str:
         return (
-            f"{self._headline()}\n{self.by_model.to_string(index=False)}"
+            f"{self.headline()}\n{self.by_model.to_string(index=False)}"
             if self.requests
-            else self._headline()
+            else self.headline()
         )
 
     def _repr_html_(self) -> str:
-        headline = f"<p>{escape(self._headline())}</p>"
+        headline = f"<p>{escape(self.headline())}</p>"
         # to_html escapes what is in the cells
         return headline + (self.by_model.to_html(index=False, border=0, na_rep="–") if self.requests else "")
 
-    def _headline(self) -> str:
+    def headline(self) -> str:
+        """One line for people."""
         counts = [f"{self.requests:,} of {self.rows:,} rows would be sent"]
         for name in ("reused", "skipped", "invalid"):
             number = getattr(self, name)

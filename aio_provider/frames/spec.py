@@ -252,7 +252,7 @@ def _check_needed(spec: RequestSpec) -> None:
     if spec.kind in ("image", "video", "music", "speech", "chat"):
         if not any(name in _PROMPTS for name in spec.fields):
             raise InvalidRequestError(
-                f'prompt: not given; name its column (prompt="caption") or pass aio.template(...).',
+                'prompt: not given; name its column (prompt="caption") or pass aio.template(...).',
                 field="prompt",
             )
         return

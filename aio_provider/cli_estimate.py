@@ -1,0 +1,67 @@
+"""``aio estimate``: what a run over a file would cost, before it is started."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aio_provider.cli_generate import mapping, mapping_options, told
+
+if TYPE_CHECKING:
+    from aio_provider.frames.estimates import FrameEstimate
+
+
+@click.command()
+@mapping_options
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def estimate(
+    file: str,
+    kind: str,
+    columns: tuple[str, ...],
+    templates: tuple[str, ...],
+    params: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Say what making something for every row of FILE would cost. Sends nothing and needs no key.
+
+    \b
+    aio estimate products.csv image -m flux-2 -c prompt=caption
+    """  # noqa: D301 - click's own mark for a paragraph to leave alone
+    with told():
+        from aio_provider.frames.estimates import estimate as work_out
+
+        result = work_out(file, kind, **mapping(columns, templates, params), **options)
+    if as_json:
+        click.echo(json.dumps(_plain(result)))
+    else:
+        _print(result)
+
+
+def _plain(result: FrameEstimate) -> dict[str, Any]:
+    counts = {name: getattr(result, name) for name in ("rows", "requests", "reused", "skipped", "invalid")}
+    models = json.loads(result.by_model.to_json(orient="records"))
+    return {"low": result.low, "likely": result.likely, "high": result.high, **counts, "by_model": models}
+
+
+def _print(result: FrameEstimate) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(result.headline(), markup=False, highlight=False)
+    if not result.requests:
+        return
+    table = Table("model", "requests", "low", "likely", "high", "source", "note", box=None, pad_edge=False)
+    for column in table.columns[1:5]:
+        column.justify = "right"
+    for row in result.by_model.to_dict("records"):
+        numbers = (_number(row[name]) for name in ("low", "likely", "high"))
+        table.add_row(row["model"], f"{row['requests']:,}", *numbers, row["source"], row["note"])
+    console.print(table)
+
+
+def _number(value: float) -> str:
+    return "?" if value != value else f"{value:,.6g}"
