@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from aio_provider.api.tasks import Task
     from aio_provider.jobs.budget import CreditLimit
     from aio_provider.jobs.ledger import Entry
+    from aio_provider.jobs.pacing import RateBudget
     from aio_provider.jobs.poller import Poller
+
+#: submissions go before polls once what is left can be sent in this many times one task's latency
+_END_GAME = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +45,7 @@ class Carrier:
     """Carries jobs through, one coroutine each.
 
     :param concurrency: submissions that may wait for a turn or an answer at once.
+    :param left: how many jobs of the run have no outcome yet, where that is known.
     :param deadlines: seconds by kind after which an accepted task is left to a later run.
     """
 
@@ -54,7 +59,10 @@ class Carrier:
         concurrency: int,
         deadlines: Mapping[str, float],
         prefer: Literal["results", "finish"],
+        left: Callable[[], int | None],
+        budget: RateBudget,
         observer: Observer | None,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
         self._submitter = submitter
@@ -64,6 +72,9 @@ class Carrier:
         self._sending = asyncio.Semaphore(concurrency)
         self._deadlines = deadlines
         self._prefer = prefer
+        self._left = left
+        self._budget = budget
+        self._wall = wall
         self._tell = observer or (lambda step, job: None)
         #: accepted tasks being waited for
         self.in_flight = 0
@@ -138,7 +149,7 @@ class Carrier:
         return await self._collect(opened, submission.task)
 
     def _attach(self, opened: Open, submission: Submission) -> None:
-        opened.submitted_at = datetime.fromtimestamp(submission.submitted_at or time.time(), UTC)
+        opened.submitted_at = datetime.fromtimestamp(submission.submitted_at, UTC)
         opened.task_id = submission.task.id if submission.task is not None else None
 
     async def _collect(self, opened: Open, task: Task | None = None) -> Outcome:
@@ -188,7 +199,7 @@ class Carrier:
                 model=request.model,
                 submitted_at=submitted_at,
                 # From now, not from the submission: a job of last week gets its look too.
-                deadline=time.time() + self._deadlines.get(request.kind, self._deadlines["custom"]),
+                deadline=self._wall() + self._deadlines.get(request.kind, self._deadlines["custom"]),
             )
         finally:
             self.in_flight -= 1
@@ -198,4 +209,16 @@ class Carrier:
         self._tell("finished", job)
 
     def _priority(self, job: Job) -> Priority:
-        return Priority.SUBMIT_FIRST if self._prefer == "finish" else Priority.SUBMIT
+        """Submissions wait for polls that will find results, until it would delay the end of the run.
+
+        Once what is left takes no longer to send than one task takes to run, each submission put off is a
+        wait at the very end.
+        """
+        if self._prefer == "finish":
+            return Priority.SUBMIT_FIRST
+        left = self._left()
+        per_minute = self._budget.per_minute
+        if left is None or not per_minute:
+            return Priority.SUBMIT
+        slow = self._poller.plan.slowest(job.request.kind, job.request.model)
+        return Priority.SUBMIT_FIRST if left * 60.0 / per_minute < _END_GAME * slow else Priority.SUBMIT

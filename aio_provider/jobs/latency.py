@@ -52,6 +52,7 @@ class LatencyModel:
         self._mass: list[float] = self._prior
         self._cdf: list[float] = []
         self._polls: list[float] = []
+        self._waited: list[float] = []
         self._refresh()
 
     # -- what was seen
@@ -111,6 +112,26 @@ class LatencyModel:
             return running_at * 1.25 + _SHORTEST
         return max(self._inverse(self._cdf, before + share * (1.0 - before)), running_at)
 
+    def sure_age(self, share: float, miss: float, running_at: float = 0.0) -> float:
+        """The age from which asking is hardly ever in vain, where waiting longer costs more than it saves.
+
+        At most the ``share`` quantile; earlier where a few stragglers would put that far off. There the age
+        is taken that makes (time waited since the end) + (chance of asking in vain) × ``miss`` least.
+
+        :param miss: what asking in vain costs, in median latencies.
+        """
+        latest = self.quantile(share, running_at)
+        before = self._at(self._cdf, running_at)
+        cost = miss * self.quantile(0.5)
+        first = _bin(running_at) + 1
+        last = min(_bin(latest) + 1, _COUNT)
+        best, best_age = math.inf, latest
+        for index in range(first, last + 1):
+            value = self._waited[index] - before * EDGES[index] - cost * self._cdf[index]
+            if value < best:
+                best, best_age = value, EDGES[index]
+        return min(best_age, latest) if best_age > running_at else latest
+
     def next_look(self, looks: float, running_at: float = 0.0) -> float:
         """The age of the next poll when a task is to get about ``looks`` polls in all.
 
@@ -146,10 +167,11 @@ class LatencyModel:
         self._mass = mass
         self._cdf = [0.0, *accumulate(mass)]
         self._polls = self._poll_density(mass)
+        middles = ((low + high) / 2 for low, high in pairwise(self._cdf))
+        #: expected time between a task's end and each edge
+        self._waited = [0.0, *accumulate(m * width for m, width in zip(middles, _WIDTHS, strict=True))]
 
-    def _step(
-        self, mass: list[float], observed: list[tuple[int, int, float]], faith: float
-    ) -> list[float]:
+    def _step(self, mass: list[float], observed: list[tuple[int, int, float]], faith: float) -> list[float]:
         """One step of self-consistency: spread each observation over its interval as ``mass`` lies there."""
         below = [0.0, *accumulate(mass)]
         slope = [0.0] * (_COUNT + 1)

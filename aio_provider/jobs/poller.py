@@ -222,7 +222,7 @@ class Poller:
         if priority is Priority.SPARE_POLL:
             # While it waits behind submissions, some task may become a sure one: ask again with more right.
             sure_at = self.plan.next_due(self._clock(), True) or float("inf")
-            patience = min(max(sure_at - self._clock(), 0.0), _RETHINK)
+            patience = min(max(sure_at - self._clock(), 0.05), _RETHINK)
         else:
             patience = _RETHINK
         try:

@@ -24,6 +24,8 @@ from aio_provider.jobs.latency import LatencyModel
 #: pressed: the first poll is due when this share of tasks is done, later ones when this share of the rest is
 _SURE = 0.97
 _SURE_AGAIN = 0.85
+#: what asking in vain costs while submissions wait, in median latencies
+_MISS = 4.0
 #: not pressed: polls a task, all told
 _LOOKS = 9.5
 #: while little is known of a model, and for a few tasks ever after, the first poll is earlier, so as to learn
@@ -40,6 +42,9 @@ _DOUBT_AFTER = 3
 #: seconds between two refreshes of one model's figures
 _REFRESH_EVERY = 0.05
 _REBUILD_UP_TO = 2000
+#: while a model has no more tasks than this, their first polls are spread out
+_SPREAD_UP_TO = 64
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +54,7 @@ class _Watch:
     submitted_at: float
     seen_running: float | None = None  # age at the last poll that found it running
     not_before: float = -math.inf
+    phase: float = 1.0  # how far into the first interval its first spare poll falls
     scout: float | None = None  # a scout's first poll, as a quantile
     look_at: float | None = None  # the pathfinder's next poll, as an age
     asking: bool = False
@@ -68,11 +74,21 @@ class _Group:
     size: int = 0
     scouted: int = 0
     path_found: bool = False
+    phase: float = 0.0
+    sure_at: float = 0.0
+    sure_version: int = -1
     misses_in_a_row: int = 0
     rush: float = 0.0
     rush_at: float = -math.inf
     refreshed_at: float = -math.inf
     built: int = -1
+
+    def sure_age(self) -> float:
+        """When a task that was not asked after yet is almost surely done."""
+        if self.sure_version != self.latency.version:
+            self.sure_version = self.latency.version
+            self.sure_at = self.latency.sure_age(_SURE, _MISS)
+        return self.sure_at
 
     def looks(self) -> float:
         return 1.0 + (_LOOKS - 1.0) * (1.0 - self.rush) ** 2
@@ -110,6 +126,10 @@ class PollPlan:
         watch = _Watch(task_id, group, submitted_at)
         self._watches[task_id] = watch
         group.size += 1
+        if group.size <= _SPREAD_UP_TO:
+            # Tasks submitted together would all be due together, and wait for one another's turns.
+            group.phase = (group.phase + _GOLDEN) % 1.0
+            watch.phase = 0.1 + 0.9 * group.phase
         if not group.path_found and group.size >= _CROWD and not group.latency.count:
             group.path_found = True
             watch.look_at = group.first_look
@@ -221,6 +241,10 @@ class PollPlan:
         group.latency.refresh()
         return group.latency.quantile(0.5)
 
+    def slowest(self, kind: str, model: str | None) -> float:
+        """The latency that few tasks exceed, in seconds."""
+        return self._group(kind, model).latency.quantile(0.95)
+
     # -- inside
 
     def _group(self, kind: str, model: str | None) -> _Group:
@@ -233,7 +257,7 @@ class PollPlan:
     def _tend(self, group: _Group, now: float, pressed: bool) -> None:
         """Bring a group's figures up to date."""
         latency = group.latency
-        if now - group.refreshed_at >= _REFRESH_EVERY and not latency.fresh():
+        if now >= group.refreshed_at + _REFRESH_EVERY and not latency.fresh():
             latency.refresh()
             group.refreshed_at = now
         if group.rush_at > -math.inf:
@@ -255,8 +279,8 @@ class PollPlan:
         group = watch.group
         watch.token += 1
         number = next(self._seq)
-        plain = watch.scout is None and watch.look_at is None and watch.not_before == -math.inf
-        if plain and watch.seen_running is None:
+        special = watch.scout is not None or watch.look_at is not None or watch.phase < 1.0
+        if not special and watch.seen_running is None and watch.not_before == -math.inf:
             heapq.heappush(group.fresh, (watch.submitted_at, number, watch, watch.token))
             return
         heapq.heappush(group.spare, (self._due(watch, False), number, watch, watch.token))
@@ -266,13 +290,16 @@ class PollPlan:
         latency = watch.group.latency
         if watch.look_at is not None:
             age = watch.look_at
-        elif watch.scout is not None:
+        elif watch.scout is not None and pressed:
             age = latency.quantile(watch.scout)
         elif pressed:
             known = watch.seen_running
-            age = latency.quantile(_SURE) if known is None else latency.quantile(_SURE_AGAIN, known)
+            age = watch.group.sure_age() if known is None else latency.sure_age(_SURE_AGAIN, _MISS, known)
         else:
-            age = latency.next_look(watch.group.looks(), watch.seen_running or 0.0)
+            looks = watch.group.looks()
+            if watch.seen_running is None:
+                looks /= watch.phase
+            age = latency.next_look(looks, watch.seen_running or 0.0)
         if watch.seen_running is not None:
             # Whatever the figures say, never hammer on one task.
             age = max(age, watch.seen_running * 1.01 + 0.02)

@@ -73,6 +73,7 @@ class Runner:
         ``accepted``, ``finished``.
     :param connect_attempts: rounds of tries to reach the service; ``connect_pause`` seconds after the first.
     :param not_found_grace: seconds for which a 404 is not believed.
+    :param clock: seconds, never going back; ``wall``: seconds since the epoch.
     :param stop_grace: seconds that submissions in the air get to be answered when the run is stopped.
     """
 
@@ -96,6 +97,8 @@ class Runner:
         connect_pause: float = 1.0,
         not_found_grace: float = 60.0,
         stop_grace: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         if on_unknown not in ("hold", "resubmit"):
             raise ValueError(f"on_unknown is {on_unknown!r}; it must be 'hold' or 'resubmit'.")
@@ -108,7 +111,7 @@ class Runner:
         self.client = client
         self.ledger = ledger
         self.budget = budget
-        self.plan = plan or PollPlan()
+        self.plan = PollPlan() if plan is None else plan  # an empty plan is falsy
         self.max_credits = max_credits
         self.retry_failed = retry_failed
         self.on_unknown: Literal["hold", "resubmit"] = on_unknown
@@ -122,6 +125,8 @@ class Runner:
         self.connect_pause = connect_pause
         self.not_found_grace = not_found_grace
         self.stop_grace = stop_grace
+        self.clock = clock
+        self.wall = wall
         #: after a run that was cancelled: the outcomes that could no longer be handed out
         self.left: list[Outcome] = []
 
@@ -165,9 +170,17 @@ class _Run:
             observer=self._observe,
             attempts=runner.connect_attempts,
             pause=runner.connect_pause,
+            clock=runner.clock,
+            wall=runner.wall,
         )
         self._poller = Poller(
-            runner.client, runner.budget, runner.plan, user=self, not_found_grace=runner.not_found_grace
+            runner.client,
+            runner.budget,
+            runner.plan,
+            user=self,
+            not_found_grace=runner.not_found_grace,
+            clock=runner.clock,
+            wall=runner.wall,
         )
         self._carrier = Carrier(
             self._ledger,
@@ -177,6 +190,9 @@ class _Run:
             concurrency=runner.concurrency,
             deadlines=runner.deadlines,
             prefer=runner.prefer,
+            left=self._left,
+            budget=runner.budget,
+            wall=runner.wall,
             observer=self._observe,
         )
         self._free = runner.max_open
@@ -187,7 +203,7 @@ class _Run:
         self._fed = False
         self._fatal: BaseException | None = None
         self._progress = Progress(total)
-        self._started = time.monotonic()
+        self._started = runner.clock()
 
     # -- the whole
 
@@ -366,16 +382,16 @@ class _Run:
             in_flight = self._carrier.in_flight
             self._runner.progress(replace(self._progress, in_flight=in_flight, eta_seconds=self._eta()))
 
+    def _left(self) -> int | None:
+        return None if self._total is None else max(self._total - self._progress.done, 0)
+
     def _eta(self) -> float | None:
         """Seconds left: by the requests still to send where there is a limit, else by the speed so far."""
-        progress = self._progress
-        if self._total is None:
-            return None
-        left = max(self._total - progress.done, 0)
-        own = progress.done - progress.reused
+        left = self._left()
         if not left:
-            return 0.0
+            return None if left is None else 0.0
+        own = self._progress.done - self._progress.reused
         if self._runner.budget.per_minute:
             requests = 2 * left - self._carrier.in_flight
             return requests * 60.0 / self._runner.budget.per_minute
-        return left * (time.monotonic() - self._started) / own if own else None
+        return left * (self._runner.clock() - self._started) / own if own else None

@@ -69,7 +69,7 @@ class Submission:
     task: Task | None = None
     chat: ChatCompletion | None = None
     error: AioError | None = None
-    submitted_at: float | None = None
+    submitted_at: float = 0.0
 
 
 class Submitter:
@@ -95,6 +95,7 @@ class Submitter:
         attempts: int = 7,
         pause: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
         self._ledger = ledger
@@ -104,6 +105,7 @@ class Submitter:
         self._attempts = attempts
         self._first_pause = pause
         self._clock = clock
+        self._wall = wall
         self._failures = 0
         self._pause_until = float("-inf")
         #: set to stop all further submissions: the error that did it
@@ -193,12 +195,12 @@ class Submitter:
         await self._ledger.accept(job.key, task.id)
         self._failures = 0
         self._tell("accepted", job)
-        return Submission(Fate.ACCEPTED, task=task, submitted_at=time.time())
+        return Submission(Fate.ACCEPTED, task=task, submitted_at=self._wall())
 
     async def _answered(self, job: Job, chat: ChatCompletion) -> Submission:
         await self._ledger.finish(Finished(job.key, JobState.SUCCEEDED, text=chat.text, credits=chat.credits))
         self._tell("finished", job)
-        return Submission(Fate.ANSWERED, chat=chat, submitted_at=time.time())
+        return Submission(Fate.ANSWERED, chat=chat, submitted_at=self._wall())
 
     def _unreachable(self, error: AioError) -> None:
         """Pause everyone for a while; give up after so many rounds."""
