@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
 
+from aio_provider.cli_sandbox import sandbox
 from aio_provider.sandbox import Fault, ManualClock, Sandbox
 from aio_provider.sandbox.faults import FAULTS, FaultBoard
 
@@ -251,5 +254,10 @@ def test_a_fault_reports_what_it_hit(serve: Serve, connect: Connect) -> None:
     assert sandbox.faults == [{"fault": "500:every=2", "matched": 5, "hits": 2}]
 
 
-def test_every_fault_is_known_to_the_documentation() -> None:
-    assert all(description for _, _, description in FAULTS.values())
+def test_the_documentation_lists_every_fault_and_option() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text(encoding="utf-8")
+    first_cells = {line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| `")}
+
+    assert {f"`{name}`" for name in FAULTS} <= first_cells
+    options = {option for parameter in sandbox.params for option in parameter.opts}
+    assert options == set(re.findall(r"`(--[a-z-]+)`", " ".join(first_cells)))
