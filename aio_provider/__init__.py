@@ -102,7 +102,7 @@ def __dir__() -> list[str]:
 
 
 # df.aio is there at once where pandas is; where it is not yet, the first use of the frames brings it.
-if hasattr(sys.modules.get("pandas"), "api"):
+if "pandas" in sys.modules:
     from aio_provider.frames.accessor import register
 
     register()

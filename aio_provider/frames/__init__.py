@@ -5,6 +5,7 @@ Importing this package loads neither pandas nor pyarrow; using it does.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -46,4 +47,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if "pandas" in sys.modules:  # this is the first use of the frames: df.aio from here on
+        import_module(f"{__name__}.accessor").register()
+    return value

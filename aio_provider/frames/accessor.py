@@ -92,9 +92,9 @@ class AioAccessor:
 def register() -> None:
     """Make ``df.aio`` work; saying it twice is no harm. Imports pandas."""
     global _registered
-    if _registered:
-        return
     import pandas as pd
 
+    if _registered or not hasattr(pd, "api"):  # without api, pandas itself is still being imported
+        return
     pd.api.extensions.register_dataframe_accessor("aio")(AioAccessor)
     _registered = True
