@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 from aio_provider.jobs.ledger.errors import JobConflictError
 from aio_provider.jobs.ledger.model import ENDED, Entry, JobState
 from aio_provider.jobs.ledger.owners import is_gone
-from aio_provider.jobs.ledger.schema import SHARED, entry_of, jobs, label_columns, past_attempts
+from aio_provider.jobs.ledger.schema import PRESENT, SHARED, entry_of, jobs, label_columns, past_attempts
 from aio_provider.jobs.ledger.store import Store
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ T = TypeVar("T")
 CHUNK = 500
 
 _KEYS: sa.sql.elements.BindParameter[Any] = sa.bindparam("keys", expanding=True)
-BY_KEYS = sa.select(jobs).where(jobs.c.key.in_(_KEYS))
+BY_KEYS = sa.select(*PRESENT).where(jobs.c.key.in_(_KEYS))
 LOCKED = BY_KEYS.order_by(jobs.c.key).with_for_update()
 
 LAPSED_ERROR = "the process that was submitting it went away: it may or may not have been charged"
@@ -268,7 +268,8 @@ def _refuse(wanted: Mapping[str, Job], found: Mapping[str, Entry], keys: Sequenc
 
 def select_entries(conn: Connection, keys: Sequence[str]) -> dict[str, Entry]:
     """The entries of these keys (one chunk), those that exist."""
-    return {row.key: entry_of(row) for row in conn.execute(BY_KEYS, {"keys": list(keys)})}
+    rows = conn.execute(BY_KEYS, {"keys": list(keys)}).all()
+    return {row[0]: entry_of(row) for row in rows}
 
 
 def chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:

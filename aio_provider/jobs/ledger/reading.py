@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from aio_provider.jobs.ledger.model import Entry, JobState
-from aio_provider.jobs.ledger.schema import LABEL_COLUMNS, entry_of
+from aio_provider.jobs.ledger.schema import LABEL_COLUMNS, PAST, PRESENT, entry_of, jobs
 from aio_provider.jobs.ledger.store import Store
 
 _PAGE = 1000
@@ -40,7 +40,8 @@ class Wanted:
 def pages(store: Store, table: sa.Table, wanted: Wanted, limit: int | None = None) -> Iterator[list[Entry]]:
     """Pages of entries in the order of the table's primary key; each page is a transaction of its own."""
     identity = table.primary_key.columns.values()[0]
-    query = _filter(sa.select(table), table, wanted).order_by(identity)
+    columns = PRESENT if table is jobs else PAST
+    query = _filter(sa.select(*columns), table, wanted).order_by(identity)
     left = limit
     last: Any = None
     while left is None or left > 0:

@@ -175,9 +175,9 @@ class Store:
             options["connect_args"] = {"connect_timeout": 10, "application_name": "aio-provider"}
         try:
             engine = sa.create_engine(self._url, **options)
-        except ImportError as error:
+        except (ImportError, sa.exc.NoSuchModuleError) as error:
             raise ConfigurationError(
-                f"ledger {self.url}: its driver is not installed ({error.name}): "
+                f"ledger {self.url}: its driver is not installed ({error}): "
                 "pip install 'aio-provider[postgres]'"
             ) from error
         if self.is_sqlite:

@@ -19,7 +19,7 @@ from aio_provider.jobs.ledger.errors import LedgerError, LedgerStateError
 from aio_provider.jobs.ledger.model import ENDED, STEPS, Entry, Finished, JobState
 from aio_provider.jobs.ledger.planning import LOCKED, chunks, has_lapsed
 from aio_provider.jobs.ledger.planning import hold as hold_lapsed
-from aio_provider.jobs.ledger.schema import entry_of, jobs
+from aio_provider.jobs.ledger.schema import PRESENT, entry_of, jobs
 
 Verdict = LedgerError | None
 
@@ -235,7 +235,10 @@ def renew(conn: Connection, owner: str, *, now: datetime, lease: timedelta) -> i
 def sweep(conn: Connection, *, now: datetime) -> list[Entry]:
     """Turn every lapsed intent to ``unknown``; the entries as they were."""
     query = (
-        sa.select(jobs).where(jobs.c.state == JobState.INTENDED.value).order_by(jobs.c.key).with_for_update()
+        sa.select(*PRESENT)
+        .where(jobs.c.state == JobState.INTENDED.value)
+        .order_by(jobs.c.key)
+        .with_for_update()
     )
     lapsed = [entry for entry in map(entry_of, conn.execute(query)) if has_lapsed(entry, now)]
     for some in chunks([entry.key for entry in lapsed]):
