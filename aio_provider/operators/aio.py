@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aio_provider.operators.base import AioBaseOperator
 from aio_provider.operators.chat import AioChatOperator
+from aio_provider.operators.download import AioDownloadOperator
 from aio_provider.operators.generate import (
     AioGenerateImageOperator,
     AioGenerateMusicOperator,
@@ -19,6 +20,7 @@ from aio_provider.operators.generate import (
 __all__ = [
     "AioBaseOperator",
     "AioChatOperator",
+    "AioDownloadOperator",
     "AioGenerateImageOperator",
     "AioGenerateMusicOperator",
     "AioGenerateOperator",

@@ -101,7 +101,7 @@ class AioBaseOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("model", "request_params", "aio_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"request_params": "json"}
-    operator_extra_links = (AioTaskLink(),)
+    operator_extra_links: tuple[AioTaskLink, ...] = (AioTaskLink(),)
     ui_color = "#e6f4f1"
 
     #: kind of generation, one of :data:`aio_provider.api.catalog.KINDS`

@@ -33,6 +33,7 @@ class AioChatOperator(AioBaseOperator):
         **AioBaseOperator.template_fields_renderers,
         "messages": "json",
     }
+    operator_extra_links = ()  # an answer has no page and no file
     kind = "chat"
     request_fields = ("messages",)
 
@@ -72,7 +73,7 @@ class AioChatOperator(AioBaseOperator):
             "credits": answer.credits,
             "model": answer.model,
             "text": answer.text,
-            "usage": answer.usage,
-            "tool_calls": answer.tool_calls,
+            "usage": dict(answer.usage),
+            "tool_calls": [dict(call) for call in answer.tool_calls],
         }
         return Found("", asked_at, ended=ended)

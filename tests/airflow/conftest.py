@@ -66,8 +66,9 @@ class StateStore:
     def set(self, key: str, value: Any, *, retention: Any = None) -> None:
         import json
 
-        assert value is not None
-        self.values[key] = json.loads(json.dumps(value))
+        copy = json.loads(json.dumps(value))
+        assert copy is not None and repr(copy) == repr(value), "Airflow takes JSON values only, as they are"
+        self.values[key] = copy
         self.retention[key] = retention
 
     def delete(self, key: str) -> None:

@@ -1,4 +1,6 @@
-"""Every spelling of a connection, read through Airflow's own parser, gives the same settings, or a clear error."""
+"""Every spelling of a connection, read through Airflow's own parser, gives the same settings, or a clear
+error.
+"""
 
 from __future__ import annotations
 

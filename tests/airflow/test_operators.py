@@ -1,4 +1,6 @@
-"""Each operator: what it sends, what it hands over, and which bad input it refuses before anything is spent."""
+"""Each operator: what it sends, what it hands over, and which bad input it refuses before anything is
+spent.
+"""
 
 from __future__ import annotations
 
@@ -297,7 +299,8 @@ def test_chat_does_not_stream(aio_sandbox_env: Sandbox) -> None:
 
 
 def test_openlineage(aio_sandbox_env: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The method is the openlineage provider's to call; that is not installed here, so these stand for its classes.
+    # The method is the openlineage provider's to call; that is not installed here, so these stand for its
+    # classes.
     openlineage: Any = ModuleType("airflow.providers.openlineage.extractors")
     openlineage.OperatorLineage = SimpleNamespace
     monkeypatch.setitem(sys.modules, "airflow.providers.openlineage.extractors", openlineage)

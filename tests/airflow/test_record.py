@@ -115,7 +115,9 @@ def test_reuse_never_pays_again_for_a_finished_one_only(kept: Instance, aio_sand
 def test_worker_dies_after_the_answer_was_lost_to_it(
     kept: Instance, aio_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Accepted by the service, id never written: the next attempt cannot know, so it holds, and says how to settle."""
+    """Accepted by the service, id never written: the next attempt cannot know, so it holds, and says how to
+    settle.
+    """
     operator = image()
     crash_after(monkeypatch, operator, "accept")
     with pytest.raises(Crash):

@@ -139,7 +139,7 @@ async def test_a_thousand_triggers_are_one_poller(
     monkeypatch.setattr(poller_module.Poller, "__init__", count)
     one = submitted(aio_sandbox_env)
     two = submitted(aio_sandbox_env)
-    triggers = [AioTaskTrigger(**{**(one, two)[n % 2].serialize()[1]}) for n in range(1000)]
+    triggers = [AioTaskTrigger(**(one, two)[n % 2].serialize()[1]) for n in range(1000)]
     events = await asyncio.gather(*(anext(trigger.run()) for trigger in triggers))
     assert {event.payload["aio_task_id"] for event in events} == {one.aio_task_id, two.aio_task_id}
     assert len(made) == 1
