@@ -99,7 +99,7 @@ class Core:
     @property
     def is_loopback(self) -> bool:
         """Whether the service is on this machine."""
-        return _is_loopback(urlsplit(self.base_url).hostname or "")
+        return is_loopback(urlsplit(self.base_url).hostname or "")
 
     # What to send
 
@@ -302,14 +302,15 @@ def check_base_url(value: str | None, *, allow_insecure: bool = False) -> str:
         or re.search(r"\s", url)
     ):
         raise ConfigurationError(f"base_url: {url!r} is not a URL such as {example!r}")
-    if parts.scheme == "http" and not _is_loopback(host) and not allow_insecure:
+    if parts.scheme == "http" and not is_loopback(host) and not allow_insecure:
         raise ConfigurationError(
             f"base_url: {url!r} would send the key unencrypted; use https, or allow_insecure=True if you must"
         )
     return url
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address certainly stays on this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
