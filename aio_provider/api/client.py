@@ -79,8 +79,7 @@ class AioClient:
         """Start a generation; this is what costs credits.
 
         :returns: the accepted task, usually still running. A service that answers with the result itself
-        gives
-            a task that is done (id ``direct-…``, a ``data:`` URL).
+            gives a task that is done (id ``direct-…``, a ``data:`` URL).
         :raises SubmissionUnknownError: when it may have been accepted although no good answer came.
         :raises TransportError: when the connection was never made; nothing was charged.
         :raises AioError: one of the documented refusals; nothing was charged.
