@@ -69,9 +69,7 @@ class FrameEstimate:
 
     def __repr__(self) -> str:
         return (
-            f"{self.headline()}\n{self.by_model.to_string(index=False)}"
-            if self.requests
-            else self.headline()
+            f"{self.headline()}\n{self.by_model.to_string(index=False)}" if self.requests else self.headline()
         )
 
     def _repr_html_(self) -> str:

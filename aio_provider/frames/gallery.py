@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import mimetypes
 import re
 import tempfile
@@ -15,13 +16,20 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
+from aio_provider.api.errors import AioError
+from aio_provider.api.retries import RetryPolicy
 from aio_provider.frames.columns import plain
 from aio_provider.frames.progress import in_notebook
 from aio_provider.frames.schema import DEFAULT_PREFIX
+from aio_provider.jobs.download import download
 
 DEFAULT_ROWS: Final = 8
+#: a picture that does not come at once is not worth waiting for
+_ONCE: Final = RetryPolicy(attempts=1)
 #: a file larger than this is linked rather than put into the page
 EMBED_BYTES: Final = 2_000_000
+#: pixels of a picture put into the page
+THUMBNAIL: Final = (360, 360)
 
 _IMAGES = {"image", "remove_background", "swap_face", "upscale_image"}
 _VIDEOS = {"video", "remove_video_background"}
@@ -155,15 +163,36 @@ def _what(url: str, kind: str) -> str:
 
 
 def _embedded(url: str, *, allow_private: bool) -> str | None:
-    """The file as a ``data:`` URL; ``None`` when it is too large or cannot be had."""
-    from aio_provider.jobs.download import download
-
+    """The file as a ``data:`` URL; ``None`` when it is too large or cannot be had (then it stays a link)."""
+    mime = mimetypes.guess_type(urlsplit(url).path)[0] or ""
+    if not mime.startswith(("image/", "video/", "audio/")):
+        return None
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "result"
-        download(url, str(target), max_bytes=EMBED_BYTES, allow_private=allow_private)
+        try:
+            download(url, target, max_bytes=EMBED_BYTES, allow_private=allow_private, retry=_ONCE)
+        except AioError:
+            return None
         data = target.read_bytes()
-    mime = mimetypes.guess_type(urlsplit(url).path)[0] or "application/octet-stream"
+    if mime.startswith("image/"):
+        data, mime = _thumbnail(data, mime)
     return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+
+
+def _thumbnail(data: bytes, mime: str) -> tuple[bytes, str]:
+    """A smaller picture where Pillow is installed and can read it, so that saved notebooks stay small."""
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        return data, mime
+    small = io.BytesIO()
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            picture.thumbnail(THUMBNAIL)
+            picture.save(small, "WEBP", quality=80)
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+        return data, mime
+    return (small.getvalue(), "image/webp") if small.tell() < len(data) else (data, mime)
 
 
 def _short(value: object, limit: int = 200) -> str:

@@ -104,3 +104,18 @@ def test_bad_arguments() -> None:
         show(frame(done("https://x.test/a.png")), caption="nope")
     with pytest.raises(ValueError, match="rows"):
         show(frame(done("https://x.test/a.png")), rows=-1)
+
+
+def test_results_of_the_sandbox_are_put_into_the_page(aio_sandbox_env: Any) -> None:
+    frame = pd.DataFrame({"name": ["a red chair"]})
+    pictures = frame.aio.image(prompt="name", progress=False)
+    html = show(pictures).html
+    assert 'src="data:image/' in html
+    assert len(html) < 60_000
+    assert "http://127.0.0.1" in show(pictures, embed=False).html
+    video = frame.aio.video(prompt="name", progress=False)
+    assert 'src="data:video/mp4' in show(video).html
+
+
+def test_a_file_that_cannot_be_had_stays_a_link() -> None:
+    assert 'src="http://127.0.0.1:9/a.png"' in show(frame(done("http://127.0.0.1:9/a.png"))).html

@@ -1,0 +1,250 @@
+"""Brings the files behind a frame's result URLs home, before they expire."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+from collections.abc import Hashable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Final
+from urllib.parse import urlsplit
+
+import fsspec
+import pandas as pd
+
+from aio_provider.api.client import AioClient
+from aio_provider.api.core import is_loopback
+from aio_provider.api.errors import AioError, AuthenticationError, ConfigurationError, NotFoundError
+from aio_provider.frames.accessor import register
+from aio_provider.frames.columns import plain
+from aio_provider.frames.progress import Snapshot, make_view
+from aio_provider.frames.schema import DEFAULT_PREFIX
+from aio_provider.jobs.download import MAX_BYTES
+from aio_provider.jobs.download import download as fetch
+from aio_provider.jobs.settings import Settings
+
+#: name without prefix → pandas dtype
+COLUMNS: Final = {
+    "file": "string",
+    "files": "object",
+    "bytes": "Int64",
+    "sha256": "object",
+    "file_error": "string",
+}
+_ENDINGS = {"video": ".mp4", "remove_video_background": ".mp4", "music": ".mp3", "speech": ".mp3"}
+
+
+def download(
+    frame: pd.DataFrame,
+    folder: str | os.PathLike[str],
+    *,
+    names: Hashable | None = None,
+    overwrite: bool = False,
+    prefix: str = DEFAULT_PREFIX,
+    max_bytes: int = MAX_BYTES,
+    allow_private: bool | None = None,
+    concurrency: int = 8,
+    progress: bool | None = None,
+    api_key: str | None = None,
+    base_url: str | None = None,
+) -> pd.DataFrame:
+    """Fetch every result of a frame that :func:`aio_provider.generate` gave, and say where the files are.
+
+    Each file is streamed and appears whole or not at all. A file that is there already, from a run cut short,
+    is kept. A URL that has expired is asked for again at the service, which is free, where a key is set.
+
+    :param folder: a local folder (made if need be) or any fsspec URL, such as ``s3://bucket/pictures``.
+    :param names: a column to name the files by; each value must be there and occur once. By default a file is
+        named by its task and number. With it, a file that is there is refused unless ``overwrite``.
+    :param overwrite: fetch and replace what is there.
+    :param prefix: of the frame's output columns.
+    :param max_bytes: the most that one file may hold.
+    :param allow_private: permit hosts with private addresses; ``None``: only loopback ones, and those only
+        when the service itself is on loopback (the sandbox).
+    :param concurrency: files at once.
+    :param progress: as in :func:`aio_provider.generate`.
+    :returns: the frame with ``aio_file`` (the first), ``aio_files``, ``aio_bytes`` (together), ``aio_sha256``
+        (one for each of ``aio_files``) and ``aio_file_error``. A file that cannot be had is an error in its
+        row only.
+    :raises ValueError: a frame without results, names that are null or not unique.
+    :raises FileExistsError: see ``names``.
+    :raises OSError: the folder cannot be written.
+    """
+    register()
+    rows = list(_rows(frame, names, prefix))
+    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+        raise ConfigurationError(f"concurrency={concurrency!r}; it must be a whole number above 0.")
+    target = _Target(
+        os.fspath(folder), Settings.from_env(api_key=api_key, base_url=base_url), max_bytes, allow_private
+    )
+    if names is not None and not overwrite:
+        target.refuse_existing(rows)
+    view = make_view(sum(bool(row.urls) for row in rows), "download", progress)
+    results: dict[int, _Fetched] = {}
+    with ThreadPoolExecutor(max_workers=concurrency) as pool:
+        waiting = {pool.submit(target.fetch_row, row, overwrite): row.position for row in rows if row.urls}
+        try:
+            for done in as_completed(waiting):
+                results[waiting[done]] = done.result()
+                failed = sum(one.error is not None for one in results.values())
+                view.state = Snapshot(view.state.total, len(results), failed, len(waiting) - len(results))
+                view.draw()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    view.close()
+    return _with_files(frame, [results.get(position) for position in range(len(frame))], prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    position: int
+    stem: str
+    urls: tuple[str, ...]
+    task_id: str | None
+    ending: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    files: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
+    sums: tuple[str, ...] = ()
+    error: str | None = None
+
+
+class _Target:
+    """Where files go, and how they are fetched."""
+
+    def __init__(self, folder: str, settings: Settings, max_bytes: int, allow_private: bool | None) -> None:
+        self._folder = folder.rstrip("/") or folder
+        self._settings = settings
+        self._max_bytes = max_bytes
+        self._allow_private = allow_private
+        self._fs, path = fsspec.core.url_to_fs(self._folder)
+        self._fs.makedirs(path, exist_ok=True)
+
+    def refuse_existing(self, rows: list[_Row]) -> None:
+        for row in rows:
+            for path in self._paths(row):
+                if self._exists(path):
+                    raise FileExistsError(f"{path!r} exists; pass overwrite=True to replace what is there.")
+
+    def fetch_row(self, row: _Row, overwrite: bool) -> _Fetched:
+        try:
+            return self._fetch_all(row, overwrite)
+        except (NotFoundError, AuthenticationError) as gone:
+            try:
+                fresh = self._ask_again(row)
+                if fresh is None:
+                    raise gone
+                return self._fetch_all(fresh, overwrite)
+            except AioError as error:
+                return _Fetched(error=f"{type(error).__name__}: {error}")
+        except AioError as error:
+            return _Fetched(error=f"{type(error).__name__}: {error}")
+
+    def _fetch_all(self, row: _Row, overwrite: bool) -> _Fetched:
+        paths = self._paths(row)
+        found = [self._fetch(url, path, overwrite) for url, path in zip(row.urls, paths, strict=True)]
+        return _Fetched(tuple(paths), tuple(size for size, _ in found), tuple(digest for _, digest in found))
+
+    def _fetch(self, url: str, path: str, overwrite: bool) -> tuple[int, str]:
+        """Size and SHA-256 of the file, fetched unless it is there."""
+        if overwrite or not self._exists(path):
+            if url.startswith("data:"):
+                self._write_inline(url, path)
+            else:
+                fetch(url, path, max_bytes=self._max_bytes, allow_private=self._may_be_private(url))
+        digest, size = hashlib.sha256(), 0
+        with fsspec.open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+                size += len(chunk)
+        return size, digest.hexdigest()
+
+    def _write_inline(self, url: str, path: str) -> None:
+        # a service that answers with the file itself: see AioClient.submit
+        with fsspec.open(path, "wb") as file:
+            file.write(base64.b64decode(url.partition(",")[2]))
+
+    def _ask_again(self, row: _Row) -> _Row | None:
+        """The row with the URLs that the service gives now; ``None`` when it cannot be asked."""
+        if row.task_id is None or self._settings.api_key is None:
+            return None
+        settings = self._settings
+        with AioClient(settings.api_key, settings.base_url, allow_insecure=settings.allow_insecure) as client:
+            urls = client.get_task(row.task_id).urls
+        return replace(row, urls=urls) if urls and urls != row.urls else None
+
+    def _may_be_private(self, url: str) -> bool:
+        if self._allow_private is not None:
+            return self._allow_private
+        return all(is_loopback(urlsplit(one).hostname or "") for one in (self._settings.base_url, url))
+
+    def _paths(self, row: _Row) -> list[str]:
+        paths = []
+        for number, url in enumerate(row.urls, start=1):
+            suffix = PurePosixPath(urlsplit(url).path).suffix if not url.startswith("data:") else ""
+            ending = suffix if re.fullmatch(r"\.\w{1,5}", suffix) else row.ending
+            extra = f"-{number}" if len(row.urls) > 1 else ""
+            paths.append(f"{self._folder}/{row.stem}{extra}{ending}")
+        return paths
+
+    def _exists(self, path: str) -> bool:
+        return bool(self._fs.exists(path))
+
+
+def _rows(frame: pd.DataFrame, names: Hashable | None, prefix: str) -> Iterator[_Row]:
+    if not isinstance(frame, pd.DataFrame):
+        raise TypeError(
+            f"download takes the DataFrame that aio.generate returned, not {type(frame).__name__}."
+        )
+    for needed in (f"{prefix}urls", f"{prefix}task_id"):
+        if needed not in frame.columns:
+            raise ValueError(
+                f"There is no column {needed!r}: download takes a frame that aio.generate returned."
+            )
+    if names is not None and names not in frame.columns:
+        raise ValueError(f"names: there is no column {names!r}.")
+    ending = _ENDINGS.get(str(frame.attrs.get("aio", {}).get("kind", "")), ".png")
+    ids = [plain(value) for value in frame[f"{prefix}task_id"].tolist()]
+    stems = ids if names is None else [plain(value) for value in frame[names].tolist()]
+    seen: dict[str, object] = {}
+    for position, (cell, task_id, stem) in enumerate(zip(frame[f"{prefix}urls"], ids, stems, strict=True)):
+        urls = tuple(plain(cell) or ())
+        if not urls:
+            yield _Row(position, "", (), None, ending)
+            continue
+        if stem is None and names is not None:
+            raise ValueError(f"names: column {names!r} is null in row {frame.index[position]!r}.")
+        # a name is anybody's text: no folders, no dots at its start
+        safe = re.sub(r"[^\w.-]+", "_", str(stem or f"row-{position}")).lstrip(".")[:120] or f"row-{position}"
+        if names is not None and safe.casefold() in seen:
+            raise ValueError(
+                f"names: {seen[safe.casefold()]!r} and {stem!r} would both be named {safe!r}; "
+                "names must differ, in more than the case of letters."
+            )
+        seen[safe.casefold()] = stem
+        yield _Row(position, safe, urls, task_id, ending)
+
+
+def _with_files(frame: pd.DataFrame, results: list[_Fetched | None], prefix: str) -> pd.DataFrame:
+    rows = [
+        (one.files[0], list(one.files), sum(one.sizes), list(one.sums), None)
+        if one is not None and one.files
+        else (None, None, None, None, None if one is None else one.error)
+        for one in results
+    ]
+    columns = {
+        prefix + name: pd.Series([row[n] for row in rows], index=frame.index, dtype=dtype)
+        for n, (name, dtype) in enumerate(COLUMNS.items())
+    }
+    kept = frame.drop(columns=[name for name in columns if name in frame.columns])
+    out = pd.concat([kept, pd.DataFrame(columns, index=frame.index)], axis="columns")
+    out.attrs = dict(frame.attrs)
+    return out
