@@ -71,6 +71,9 @@ def _result(tasks: dict[str, SandboxTask], task: SandboxTask, index: int) -> byt
 
 def _subject(tasks: dict[str, SandboxTask], task: SandboxTask) -> str:
     """What a tool's input shows: our own photos and results are known, other URLs give their file name."""
+    song = tasks.get(str(task.body.get("task_id") or task.body.get("taskId")))
+    if song is not None and song is not task:  # cover art shows what its song is about
+        return media.describe(song.body)
     url = task.body.get("image") or task.body.get("video") or ""
     if not isinstance(url, str):
         return ""

@@ -7,7 +7,6 @@ import hashlib
 import io
 import random
 import textwrap
-from typing import Any
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
@@ -168,11 +167,12 @@ def _part(draw: ImageDraw.ImageDraw, shape: str, at: list[float], colour: Colour
 def _caption(image: Image.Image, text: str, label: str) -> None:
     """The words on a dark band at the foot, and the label in the corner above them."""
     width, height = image.size
-    font, small = _font(max(12, width // 32)), _font(max(10, width // 44))
-    lines = textwrap.wrap(" ".join(text.split()), width=max(12, round(width / (_height(font) * 0.52))))
+    size = max(12, width // 32)
+    font, small = ImageFont.load_default(size), ImageFont.load_default(max(10, width // 44))
+    lines = textwrap.wrap(" ".join(text.split()), width=max(12, round(width / (size * 0.52))))
     if len(lines) > 3:
         lines = [*lines[:2], lines[2][:-1] + "…"]
-    line_height = round(_height(font) * 1.3)
+    line_height = round(size * 1.3)
     band = line_height * max(1, len(lines)) + line_height // 2
     veil = Image.new("RGBA", (width, band), (18, 20, 32, 205))
     image.alpha_composite(veil, (0, height - band))
@@ -182,17 +182,6 @@ def _caption(image: Image.Image, text: str, label: str) -> None:
             (width // 40, height - band + line_height // 4 + row * line_height), line, font=font, fill="white"
         )
     draw.text((width // 40, width // 40), f"{label} · sandbox", font=small, fill=(30, 32, 48))
-
-
-def _font(size: int) -> Any:
-    try:
-        return ImageFont.load_default(size)
-    except TypeError:  # Pillow 10.0 has one small font only
-        return ImageFont.load_default()
-
-
-def _height(font: Any) -> float:
-    return float(getattr(font, "size", 11))
 
 
 def _gradient(size: tuple[int, int], top: Colour, bottom: Colour) -> Image.Image:

@@ -260,8 +260,8 @@ def subject_of(text: str) -> str:
         _BY_WORD.get(word) or _BY_WORD.get(word.removesuffix("s"))
         for word in re.findall("[a-z]+", text.lower())
     ]
-    for name, following in zip(found, [*found[1:], None], strict=True):
-        if name is not None and following is None:
+    for at, name in enumerate(found):
+        if name is not None and not any(found[at + 1 : at + 2]):
             return name
     names = sorted(SUBJECTS)
     return names[hashlib.sha256(text.encode()).digest()[0] % len(names)]

@@ -81,6 +81,13 @@ def test_pictures_depend_on_the_prompt_and_on_nothing_else(make: Make, get: Call
     assert first != other
 
 
+@pytest.mark.parametrize("prompt", ["一只杯子", "🫖🫖🫖", "123", "word" * 200, "a\nb\tc", "İstanbul'da çay"])
+def test_any_prompt_can_be_drawn(make: Make, get: Callable, prompt: str) -> None:
+    (url,) = make("/images/generations", {"model": "flux-2", "prompt": prompt})
+
+    assert opened(get(url)).size == (640, 640)
+
+
 def test_num_images_gives_different_pictures(make: Make, get: Callable) -> None:
     urls = make("/images/generations", {"model": "imagen4", "prompt": "A mug", "num_images": 3})
 
