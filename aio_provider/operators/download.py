@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, ObjectStoragePath
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 
 from aio_provider.api.errors import AuthenticationError, NotFoundError
 from aio_provider.hooks.aio import AioHook
@@ -20,6 +20,7 @@ from aio_provider.hooks.results import openlineage, tell_assets
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from fsspec import AbstractFileSystem
 
 #: bytes of one file; a generated video is a few tens of megabytes
 MAX_BYTES = 1_000_000_000
@@ -109,7 +110,7 @@ class AioDownloadOperator(BaseOperator):
             fresh = self._ask_again(wanted)
             if fresh is None or fresh == wanted.url:
                 raise
-            return self._save(wanted._replace(url=fresh))
+            return {**self._save(wanted._replace(url=fresh)), "url": wanted.url}
 
     def _save(self, wanted: Wanted) -> dict[str, Any]:
         from aio_provider.jobs.download import download
@@ -117,11 +118,11 @@ class AioDownloadOperator(BaseOperator):
         path = str(self.output_path)
         if path.endswith("/"):
             path += _name_of(wanted)
-        target = ObjectStoragePath(path)  # finds the credentials of a connection named in the path
+        target, fs = _storage(path)
         done = download(
             wanted.url,
-            target.path,
-            fs=target.fs,
+            target,
+            fs=fs,
             max_bytes=self.max_bytes,
             allow_private=self.allow_private or self._service_is_local,
         )
@@ -137,6 +138,18 @@ class AioDownloadOperator(BaseOperator):
     @cached_property
     def _service_is_local(self) -> bool:
         return is_loopback(urlsplit(self.hook.settings.base_url).hostname or "")
+
+
+def _storage(path: str) -> tuple[str, AbstractFileSystem | None]:
+    """A target and its file system: Airflow's, with the credentials of its connections, where it has one."""
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+    from airflow.providers.common.compat.sdk import io as storage
+
+    scheme = urlsplit(path).scheme
+    if scheme and not storage.has_fs(scheme):
+        return path, None  # fsspec finds it, with its own credentials
+    target = ObjectStoragePath(path)
+    return target.path, target.fs
 
 
 def _wanted(source: Any) -> Iterator[Wanted]:
