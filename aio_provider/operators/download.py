@@ -143,7 +143,7 @@ class AioDownloadOperator(BaseOperator):
 def _storage(path: str) -> tuple[str, AbstractFileSystem | None]:
     """A target and its file system: Airflow's, with the credentials of its connections, where it has one."""
     from airflow.providers.common.compat.sdk import ObjectStoragePath
-    from airflow.providers.common.compat.sdk import io as storage
+    from airflow.providers.common.compat.sdk import io as storage  # type: ignore[attr-defined]
 
     scheme = urlsplit(path).scheme
     if scheme and not storage.has_fs(scheme):
