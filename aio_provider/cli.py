@@ -20,6 +20,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "aio_provider.cli_generate:generate",
         "Make something for every row of a file.",
     ),
+    "ledger": (
+        "aio_provider.cli_ledger:ledger",
+        "Look into the record of paid jobs, settle what is held.",
+    ),
     "sandbox": (
         "aio_provider.cli_sandbox:sandbox",
         "Serve the API on this machine: free, offline, for tests.",

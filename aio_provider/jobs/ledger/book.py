@@ -18,7 +18,7 @@ from aio_provider.jobs.ledger.errors import LedgerStateError, LedgerUnavailableE
 from aio_provider.jobs.ledger.model import Entry, Finished, JobState
 from aio_provider.jobs.ledger.planning import OnUnknown, Policy, chunks
 from aio_provider.jobs.ledger.reading import Wanted
-from aio_provider.jobs.ledger.schema import archives, jobs, past_attempts
+from aio_provider.jobs.ledger.schema import PRESENT, archives, entry_of, jobs, past_attempts
 from aio_provider.jobs.ledger.store import BUSY_SECONDS, PATIENCE_SECONDS, Store
 
 if TYPE_CHECKING:
@@ -262,6 +262,13 @@ class Ledger:
             for some in chunks(list(dict.fromkeys(keys))):
                 found.update(planning.select_entries(conn, some))
         return found
+
+    def find(self, prefix: str) -> list[Entry]:
+        """The entries whose keys begin like this, two at most: enough to tell whether it is the only one."""
+        query = sa.select(*PRESENT).where(jobs.c.key.startswith(prefix, autoescape=True)).limit(2)
+        with self.store.read() as conn:
+            exact = planning.select_entries(conn, [prefix])
+            return list(exact.values()) or [entry_of(row) for row in conn.execute(query)]
 
     def entries(
         self,

@@ -157,7 +157,7 @@ meta = sa.Table(
 SHARED = tuple(column.name for column in jobs.columns)
 #: What :func:`entry_of` reads, in its order.
 PRESENT = tuple(jobs.c[name] for name in SHARED)
-PAST = (*(past_attempts.c[name] for name in SHARED), past_attempts.c.superseded_at, past_attempts.c.reason)
+PAST = tuple(past_attempts.c[name] for name in (*SHARED, "superseded_at", "reason", "id"))
 
 
 def label_columns(labels: Mapping[str, object]) -> dict[str, Any]:

@@ -1,0 +1,301 @@
+"""``aio ledger``: look into the record of paid jobs, and settle by hand what no program can know."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aio_provider.api.errors import AioError
+
+if TYPE_CHECKING:
+    from aio_provider.jobs.ledger import Entry, Ledger
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def _age(_: click.Context, __: click.Parameter, value: str | None) -> timedelta | None:
+    """A span of time: ``90d``, ``12h``, ``30m``."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", value)
+    if match is None:
+        raise click.BadParameter(f"{value!r}: give a number and a unit, such as 90d, 12h or 30m")
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+def _opens(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--ledger", metavar="PATH|URL", help="Instead of AIO_LEDGER.")(command)
+
+
+def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    for name in ("dag-id", "run-id", "task-id", "user"):
+        command = click.option(
+            f"--label-{name}" if name == "task-id" else f"--{name}", name.replace("-", "_")
+        )(command)
+    return click.option("--model", help="The model's name.")(command)
+
+
+@contextmanager
+def _ledger(target: str | None) -> Iterator[Ledger]:
+    """The ledger; what a user can mend becomes one line and exit code 1."""
+    from aio_provider.jobs.ledger import Ledger
+
+    try:
+        with Ledger.open(target) as ledger:
+            yield ledger
+    except (AioError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@click.group()
+def ledger() -> None:
+    """Look into the record of paid jobs, and settle what only a person can."""
+
+
+@ledger.command()
+@click.argument("keys", nargs=-1)
+@click.option("--state", "states", multiple=True, help="Only this state (may be given several times).")
+@click.option("--past", is_flag=True, help="Attempts that a newer one took the place of, and forgotten jobs.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
+@_filters
+@_opens
+def show(
+    keys: tuple[str, ...],
+    states: tuple[str, ...],
+    past: bool,
+    limit: int,
+    as_json: bool,
+    model: str | None,
+    ledger: str | None,
+    **labels: str | None,
+) -> None:
+    """Totals, and the jobs that are open: held, being submitted, in flight.
+
+    With KEYS (or beginnings of keys) those jobs, with --state those states.
+    """
+    from aio_provider.jobs.ledger import OPEN
+
+    with _ledger(ledger) as book:
+        book.sweep()
+        wanted = {name: value for name, value in labels.items() if value is not None}
+        if keys:
+            entries: Iterator[Entry] = iter([_find(book, key) for key in keys])
+        else:
+            select = book.past_entries if past else book.entries
+            chosen = [_state(name) for name in states] or (None if past else sorted(OPEN))
+            entries = select(state=chosen, model=model, labels=wanted)
+        shown = list(islice(entries, limit + 1))
+        if as_json:
+            for entry in shown[:limit]:
+                click.echo(json.dumps(_plain(entry)))
+            return
+        if not keys:
+            _totals(book, wanted)
+        for entry in shown[:limit]:
+            _line(entry, whole=bool(keys))
+        if len(shown) > limit:
+            click.echo(f"… and more: --limit {limit * 10}")
+        if any(entry.state == "unknown" for entry in shown):
+            click.echo(
+                "\nunknown: may have been charged. Look at the service's dashboard, then\n"
+                "  aio ledger resolve KEY --task-id ID     it was taken: collect its result\n"
+                "  aio ledger resolve KEY --not-submitted  it was not: the next run submits it"
+            )
+
+
+@ledger.command()
+@click.option(
+    "--wait",
+    callback=_age,
+    metavar="AGE",
+    help="How long to wait for one task; by default its kind's deadline.",
+)
+@click.option("--base-url", help="Instead of AIO_BASE_URL.")
+@_opens
+def resume(wait: timedelta | None, base_url: str | None, ledger: str | None) -> None:
+    """Collect the results of jobs that are in flight. Costs nothing: it only asks.
+
+    The key comes from AIO_API_KEY.
+    """
+    import asyncio
+
+    with _ledger(ledger) as book:
+        total = asyncio.run(_resume(book, base_url, None if wait is None else wait.total_seconds()))
+        click.echo(
+            f"{total.succeeded} succeeded, {total.failed} failed, {total.expired} expired, "
+            f"{total.running} still running; {total.credits:g} credits"
+        )
+        if total.elsewhere:
+            click.echo(f"{total.elsewhere} belong to another service (--base-url).")
+
+
+async def _resume(book: Ledger, base_url: str | None, wait: float | None) -> Any:
+    from contextlib import aclosing
+
+    from aio_provider.api.client import AsyncAioClient
+    from aio_provider.jobs.pacing import rate_budget
+    from aio_provider.jobs.poller import Poller
+    from aio_provider.jobs.polling import PollPlan, catalog_prior
+    from aio_provider.jobs.resume import resume as collect
+    from aio_provider.jobs.settings import Settings
+
+    settings = Settings.from_env(base_url=base_url)
+    client = AsyncAioClient(
+        settings.api_key,
+        settings.base_url,
+        timeout=settings.timeout,
+        allow_insecure=settings.allow_insecure,
+        retry=None,
+    )
+    budget = rate_budget(settings.requests_per_minute, settings.limiter_url, settings.key_id)
+    try:
+        async with (
+            client,
+            aclosing(Poller(client, budget, PollPlan(catalog_prior(settings.latency_scale)))) as poller,
+        ):
+            return await collect(
+                poller,
+                book,
+                base_url=settings.base_url,
+                wait=wait,
+                told=lambda entry, ended: click.echo(f"{entry.key}  {getattr(ended, 'state', ended)}"),
+            )
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from group
+    finally:
+        budget.close()
+
+
+@ledger.command()
+@click.argument("key")
+@click.option("--task-id", metavar="ID", help="The service took it: this is its task.")
+@click.option("--not-submitted", is_flag=True, help="The service never took it: submit it in the next run.")
+@click.option("--force", is_flag=True, help="Even while the process that was submitting it may live.")
+@_opens
+def resolve(key: str, task_id: str | None, not_submitted: bool, force: bool, ledger: str | None) -> None:
+    """Say what became of a held job (KEY, or the beginning of it)."""
+    if (task_id is None) == (not not_submitted):
+        raise click.UsageError("give either --task-id ID or --not-submitted")
+    with _ledger(ledger) as book:
+        book.sweep()
+        held = _find(book, key)
+        _line(book.settle(held.key, task_id=task_id, not_submitted=not_submitted, force=force))
+
+
+@ledger.command()
+@click.argument("keys", nargs=-1)
+@click.option("--state", "states", multiple=True, help="Only jobs in this state.")
+@click.option("--force", is_flag=True, help="Also jobs that are open and may have been charged.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@_filters
+@_opens
+def forget(
+    keys: tuple[str, ...],
+    states: tuple[str, ...],
+    force: bool,
+    yes: bool,
+    model: str | None,
+    ledger: str | None,
+    **labels: str | None,
+) -> None:
+    """Make jobs new again, so that the next run pays for them again. Their credits stay in the book."""
+    wanted = {name: value for name, value in labels.items() if value is not None}
+    if not (keys or states or model or wanted):
+        raise click.UsageError("say which: KEYS, --state, --model, --dag-id, --run-id or --user")
+    if keys and (states or model or wanted):
+        raise click.UsageError("give either KEYS or filters")
+    with _ledger(ledger) as book:
+        if keys:
+            chosen = [_find(book, key).key for key in keys]
+        else:
+            state = [_state(name) for name in states] or None
+            chosen = [entry.key for entry in book.entries(state=state, model=model, labels=wanted)]
+        if not chosen:
+            click.echo("No such job.")
+            return
+        if not yes:
+            click.confirm(f"Forget {len(chosen)} jobs? The next run pays for them again.", abort=True)
+        click.echo(f"{book.forget(chosen, force=force)} forgotten.")
+
+
+@ledger.command()
+@click.option("--older-than", callback=_age, required=True, metavar="AGE", help="Such as 180d.")
+@click.option("--to", "folder", required=True, metavar="FOLDER", help="Where the Parquet files go.")
+@_opens
+def prune(older_than: timedelta, folder: str, ledger: str | None) -> None:
+    """Move ended jobs to Parquet files. A job that has left is paid for again when it is run again."""
+    with _ledger(ledger) as book:
+        pruned = book.prune(older_than=older_than, to=folder)
+        click.echo(f"{pruned.rows} rows, {pruned.credits:g} credits, {len(pruned.files)} files")
+        for path in pruned.files:
+            click.echo(str(path))
+
+
+# -- shared ----------------------------------------------------------------------------------------------
+
+
+def _find(book: Ledger, prefix: str) -> Entry:
+    found = book.find(prefix)
+    if len(found) == 1:
+        return found[0]
+    why = "several jobs begin with" if found else "no job begins with"
+    raise click.ClickException(f"{why} {prefix!r} in {book.url}")
+
+
+def _state(name: str) -> Any:
+    from aio_provider.jobs.ledger import JobState
+
+    try:
+        return JobState(name)
+    except ValueError:
+        raise click.BadParameter(f"{name!r} is none of {', '.join(JobState)}", param_hint="--state") from None
+
+
+def _totals(book: Ledger, labels: dict[str, str]) -> None:
+    click.echo(book.url)
+    for title, past in (("jobs", False), ("past attempts", True)):
+        counts = book.counts(past=past, labels=labels)
+        for state, (count, credits) in sorted(counts.items()):
+            click.echo(f"  {count:>8} {title:<14} {state.value:<10} {credits:>12g} credits")
+    moved = [] if labels else book.archives()
+    if moved:
+        rows, credits = sum(file["rows"] for file in moved), sum(file["credits"] for file in moved)
+        click.echo(f"  {rows:>8} {'rows':<14} {'archived':<10} {credits:>12g} credits in {len(moved)} files")
+
+
+def _line(entry: Entry, *, whole: bool = False) -> None:
+    since = entry.intended_at or entry.planned_at
+    age = f"{_ago(since)} ago" if since else ""
+    parts = (entry.key, entry.state.value, entry.kind, entry.model, entry.task_id, age)
+    labels = (f"{name}={value}" for name, value in entry.labels.items())
+    click.echo("  ".join(part for part in chain(parts, labels) if part))
+    if entry.error:
+        click.echo(f"    {entry.error_type or 'error'}: {entry.error}")
+    if whole:
+        for name, value in _plain(entry).items():
+            if value not in (None, "", [], {}):
+                click.echo(f"    {name}: {value}")
+
+
+def _ago(then: datetime) -> str:
+    seconds = max(0.0, (datetime.now(UTC) - then).total_seconds())
+    for unit in ("d", "h", "m"):
+        if seconds >= _UNITS[unit]:
+            return f"{seconds / _UNITS[unit]:.0f}{unit}"
+    return f"{seconds:.0f}s"
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in asdict(entry).items()
+    }

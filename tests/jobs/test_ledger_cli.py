@@ -1,0 +1,144 @@
+"""``aio ledger``: what a person sees and settles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from aio_provider.cli import main
+from aio_provider.jobs.ledger import JobState, Ledger
+from aio_provider.sandbox import Sandbox
+from tests.jobs.ledger_helpers import bring_to, job, request, state
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "ledger.sqlite"
+    monkeypatch.setenv("AIO_LEDGER", str(path))
+    return path
+
+
+@pytest.fixture
+def book(path: Path) -> Ledger:
+    with Ledger.open(path) as ledger:
+        for wanted in JobState:
+            bring_to(ledger, f"key-{wanted.value}", wanted)
+        yield ledger
+
+
+def aio(*arguments: str, code: int = 0, stdin: str | None = None) -> Result:
+    result = CliRunner().invoke(main, ["ledger", *arguments], input=stdin)
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result
+
+
+def test_show_tells_the_totals_the_open_jobs_and_what_to_do(book: Ledger) -> None:
+    said = aio("show").output
+    assert book.url in said
+    assert "key-accepted  accepted  image  flux-2  task-key-accepted" in said
+    assert "key-unknown" in said and "no answer" in said
+    assert "key-succeeded" not in said and "key-planned" not in said
+    assert "aio ledger resolve KEY --not-submitted" in said
+    assert "5 credits" in said
+
+
+def test_show_one_job_in_full_and_by_state(book: Ledger) -> None:
+    assert f"fingerprint: {request().fingerprint}" in aio("show", "key-succ").output
+    listed = aio("show", "--state", "failed", "--state", "planned", "--json").output.splitlines()
+    assert [json.loads(line)["key"] for line in listed] == ["key-failed", "key-planned"]
+    assert "no job begins with 'zzz'" in aio("show", "zzz", code=1).output
+    assert "several jobs begin with 'key-'" in aio("show", "key-", code=1).output
+    assert "none of planned, intended" in aio("show", "--state", "lost", code=2).output
+    assert "… and more: --limit" in aio("show", "--limit", "1").output
+
+
+def test_show_past_attempts(book: Ledger) -> None:
+    book.forget(["key-succeeded"])
+    assert "key-succeeded" in aio("show", "--past").output
+
+
+def test_resolve_by_the_beginning_of_a_key(book: Ledger) -> None:
+    assert "key-unknown  accepted" in aio("resolve", "key-unk", "--task-id", "n41").output
+    assert book.get(["key-unknown"])["key-unknown"].task_id == "n41"
+    assert "nothing to settle" in aio("resolve", "key-unk", "--not-submitted", code=1).output
+    assert "give either" in aio("resolve", "key-unk", code=2).output
+    assert "give either" in aio("resolve", "key-unk", "--task-id", "x", "--not-submitted", code=2).output
+    assert "just being submitted" in aio("resolve", "key-int", "--not-submitted", code=1).output
+    aio("resolve", "key-int", "--not-submitted", "--force")
+    assert state(book, "key-intended") is JobState.PLANNED
+
+
+def test_forget_asks_first(book: Ledger) -> None:
+    aio("forget", "key-succ", code=1, stdin="n\n")
+    assert book.get(["key-succeeded"])
+    assert "1 forgotten" in aio("forget", "key-succ", stdin="y\n").output
+    assert "1 forgotten" in aio("forget", "--state", "failed", "--yes").output
+    assert "No such job" in aio("forget", "--dag-id", "none", "--yes").output
+    assert "may have been charged" in aio("forget", "key-acc", "--yes", code=1).output
+    assert "1 forgotten" in aio("forget", "key-acc", "--yes", "--force").output
+    assert "say which" in aio("forget", "--yes", code=2).output
+    assert "either KEYS or filters" in aio("forget", "k", "--model", "m", code=2).output
+    assert set(book.get([f"key-{wanted.value}" for wanted in JobState])) == {
+        "key-planned", "key-intended", "key-expired", "key-unknown",
+    }  # fmt: skip
+
+
+def test_prune(book: Ledger, tmp_path: Path) -> None:
+    assert "0 rows" in aio("prune", "--older-than", "30d", "--to", str(tmp_path / "old")).output
+    said = aio("prune", "--older-than", "0s", "--to", str(tmp_path / "old")).output
+    assert said.startswith("3 rows, 15 credits, 1 files")
+    assert "archived" in aio("show").output
+    assert "such as 90d" in aio("prune", "--older-than", "soon", "--to", "x", code=2).output
+
+
+def test_a_ledger_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
+    said = aio("show", "--ledger", str(tmp_path), code=1).output
+    assert "is a directory" in said
+
+
+def test_resume_collects_what_is_in_flight(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from aio_provider.api.client import AioClient
+
+    with Sandbox(time_scale=0.001, requests_per_minute=0, seed=1) as sandbox:
+        for name, value in {
+            "AIO_API_KEY": sandbox.api_key,
+            "AIO_BASE_URL": sandbox.base_url,
+            "AIO_REQUESTS_PER_MINUTE": "0",
+            "AIO_LATENCY_SCALE": "0.001",
+        }.items():
+            monkeypatch.setenv(name, value)
+        with AioClient() as client, Ledger.open(path) as ledger:
+            tasks = {key: client.submit(request(f"a lamp {key}")).id for key in ("a", "b", "c")}
+            for key, task_id in tasks.items():
+                scope = "https://elsewhere/api/v1" if key == "c" else sandbox.base_url
+                ledger.plan([job(key, f"a lamp {key}")], owner="me", scope=scope)
+                ledger.intend([key], owner="me")
+                ledger.accept([(key, task_id)], owner="me")
+            ledger.forget(["b"], force=True)  # a past attempt's credits count as well
+            ledger.plan([job("gone")], owner="me", scope=sandbox.base_url)
+            ledger.intend(["gone"], owner="me")
+            before = len(sandbox.submissions)
+            said = aio("resume").output
+            assert "2 succeeded, 0 failed, 0 expired, 0 still running; 10 credits" in said
+            assert "1 belong to another service" in said
+            assert len(sandbox.submissions) == before
+            done = ledger.get(["a"])["a"]
+            assert (done.state, done.credits, len(done.urls)) == (JobState.SUCCEEDED, 5.0, 1)
+            [past] = ledger.past_entries()
+            assert (past.state, past.credits) == (JobState.SUCCEEDED, 5.0)
+            assert state(ledger, "gone") is JobState.INTENDED
+
+
+def test_resume_with_a_wrong_key_is_one_line(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Sandbox(time_scale=0.001, requests_per_minute=0) as sandbox:
+        monkeypatch.setenv("AIO_BASE_URL", sandbox.base_url)
+        monkeypatch.setenv("AIO_API_KEY", "aio_some_other_key")
+        monkeypatch.setenv("AIO_REQUESTS_PER_MINUTE", "0")
+        said = aio("resume", code=1).output
+        assert said.startswith("Error:") and "aio_some_other_key" not in said
+        monkeypatch.delenv("AIO_API_KEY")
+        assert "AIO_API_KEY" in aio("resume", code=1).output
