@@ -1,7 +1,7 @@
-"""``make demo``: a real Airflow runs ``dags_examples/enrich_catalog.py`` against the sandbox; then the bill.
+"""``make demo``: a real Airflow runs the example DAG against the sandbox; then the bill.
 
-Everything is on loopback and under ``demo-output/``. What was started is stopped at the end, on failure and on
-Ctrl-C too; with ``--keep`` the finished run is left to look at in the UI, until ``make stop``.
+Everything is on loopback and under ``demo-output/``. What was started is stopped at the end, on failure and
+on Ctrl-C too; with ``--keep`` the finished run is left to look at in the UI, until ``make stop``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import httpx
 import pandas as pd
 from airflow_stack import AirflowStack, StackError, free_port, stop_recorded
 
@@ -83,7 +84,10 @@ def demo(keep: bool) -> int:
         if state != "success":
             report_failure(stack, run_id, instances)
             return 1
-        report(OUTPUT)
+        charged = httpx.get(f"http://127.0.0.1:{sandbox_port}/sandbox/state", trust_env=False).json()[
+            "charged"
+        ]
+        report(pd.read_parquet(OUTPUT / "enriched_catalog.parquet"), charged)
         say(f"\nDone in {time.monotonic() - began:.0f} s. Everything the run wrote is in {OUTPUT.name}/.")
         return 0
     finally:
@@ -96,19 +100,39 @@ def demo(keep: bool) -> int:
 
 def watch(stack: AirflowStack, run_id: str, began: float) -> tuple[str, list[dict[str, Any]]]:
     """Wait for the run, with a line whenever something has changed."""
-    state, instances, shown = "", [], ""
-    for state, instances in stack.watch(DAG, run_id, PATIENCE):
-        counts = Counter(instance["state"] or "to come" for instance in instances)
+    found: tuple[str, list[dict[str, Any]]] = ("", [])
+    shown = ""
+    for found in stack.watch(DAG, run_id, PATIENCE):
+        counts = Counter(instance["state"] or "to come" for instance in found[1])
         line = ", ".join(f"{counts[name]} {name}" for name in sorted(counts))
         if line != shown:
             say(f"{time.monotonic() - began:5.0f} s  {line}")
             shown = line
-    return state, instances
+    return found
 
 
-def report(output: Path) -> None:
-    """The table that the DAG wrote, and the credits by model."""
-    say(str(pd.read_parquet(output)))
+def report(table: pd.DataFrame, charged: float) -> None:
+    """
+    What was made of each product, and the credits by model.
+
+    :raises StackError: the credits that the DAG counted are not those that the sandbox charged.
+    """
+    parts = []
+    for kind in ("picture", "cutout", "video"):
+        part = table.filter(regex=f"^(name|{kind}_.*)$")
+        parts.append(part.set_axis(part.columns.str.removeprefix(f"{kind}_"), axis="columns"))
+    made = pd.concat(parts).dropna(subset="status")
+    made["model"] = made["model"].fillna("remove-bg")
+    shown = made.rename(columns={"name": "product", "url": "URL"}).sort_values("product", kind="stable")
+    say(
+        "\n"
+        + shown[["product", "model", "status", "URL", "credits"]].to_string(index=False, float_format="%g")
+    )
+    by_model = made.groupby("model").agg(generations=("credits", "size"), credits=("credits", "sum"))
+    by_model.loc["total"] = by_model.sum()
+    say("\n" + by_model.reset_index().to_string(index=False, float_format="%g"))
+    if by_model.loc["total", "credits"] != charged:
+        raise StackError(f"the sandbox charged {charged:g} credits")
 
 
 def report_failure(stack: AirflowStack, run_id: str, instances: list[dict[str, Any]]) -> None:
