@@ -12,10 +12,19 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from aio_provider._version import __version__
 
 _HOMES = {
-    "aio_provider.frames": ("agenerate", "col", "download", "estimate", "generate", "lit", "show", "template"),
+    "aio_provider.frames": (
+        "agenerate",
+        "col",
+        "download",
+        "estimate",
+        "generate",
+        "lit",
+        "show",
+        "template",
+    ),
     "aio_provider.api.client": ("AioClient", "AsyncAioClient"),
     "aio_provider.api.requests": ("GenerationRequest",),
     "aio_provider.api.errors": (

@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
+from aio_provider._version import __version__
 from aio_provider.api.core import Call, Core, OnServerError, unknown
 from aio_provider.api.errors import (
     ConfigurationError,
@@ -307,7 +308,7 @@ def _settings(core: Core, timeout: float) -> dict[str, Any]:
         "limits": _LIMITS,
         "follow_redirects": False,  # the key goes to the API's origin only
         "trust_env": not core.is_loopback,  # no proxy between us and this machine
-        "headers": {"User-Agent": "aio-provider"},
+        "headers": {"User-Agent": f"aio-provider/{__version__}"},
     }
 
 

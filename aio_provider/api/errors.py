@@ -81,7 +81,21 @@ class RateLimitError(AioError):
 
 
 class ServerError(AioError):
-    """5xx: the service, or a gateway before it, failed."""
+    """5xx: the service, or a gateway before it, failed.
+
+    :param retry_after: as for :class:`RateLimitError`; a 503 may have one.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        retry_after: float | None = None,
+        status: int | None = None,
+        type: str | None = None,
+    ) -> None:
+        super().__init__(message, status=status, type=type)
+        self.retry_after = retry_after
 
 
 class TransportError(AioError):
@@ -151,7 +165,7 @@ def error_for(
     :param status: 400, 401 …; any number.
     :param payload: the decoded body; None when it was not JSON.
     :param text: the body as text, quoted (first 500 characters) where it is not an envelope.
-    :param retry_after: seconds, for a 429.
+    :param retry_after: seconds, for a 429 or a 503.
     """
     message, kind = _read_envelope(payload)
     said = message or (f"unexpected answer: {text[:500]!r}" if text.strip() else "no message")
@@ -170,7 +184,7 @@ def error_for(
     if status in REFUSALS:
         return InvalidRequestError(full, status=status, type=kind)
     if 500 <= status <= 599:
-        return ServerError(full, status=status, type=kind)
+        return ServerError(full, retry_after=retry_after, status=status, type=kind)
     return ProtocolError(full, status=status, type=kind)
 
 

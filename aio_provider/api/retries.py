@@ -60,13 +60,13 @@ class RetryPolicy:
 
     def is_passing(self, error: BaseException) -> bool:
         """Whether the same request may do better a little later."""
-        if isinstance(error, RateLimitError):
+        if isinstance(error, RateLimitError | ServerError):
             return error.retry_after is None or error.retry_after <= self.longest_wait
-        return isinstance(error, TransportError | ServerError | ProtocolError)
+        return isinstance(error, TransportError | ProtocolError)
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, RateLimitError) and error.retry_after is not None:
+        if isinstance(error, RateLimitError | ServerError) and error.retry_after is not None:
             return error.retry_after
         first = self.rate_limit_wait if isinstance(error, RateLimitError) else self.first_wait
         wait: float = min(first * 2 ** (state.attempt_number - 1), self.longest_wait)

@@ -39,6 +39,7 @@ def test_request_is_sent_as_documented(example: dict[str, Any], call: Clients) -
     assert str(seen[0].url) == "https://api.example.test/api/v1" + example["path"]
     assert seen[0].headers["authorization"] == f"Bearer {KEY}"
     assert seen[0].headers["content-type"] == "application/json"
+    assert seen[0].headers["user-agent"].startswith("aio-provider/")
     assert json.loads(seen[0].content) == example["body"]
     assert (task.id, task.raw_status, task.status) == (example["task_id"], example["raw_status"], "running")
 

@@ -17,7 +17,7 @@ EVERY = [
     errors.InvalidRequestError("m", field="prompt", status=400),
     errors.NotFoundError("m", status=404),
     errors.RateLimitError("m", retry_after=2.5, status=429),
-    errors.ServerError("m", status=500),
+    errors.ServerError("m", status=503, retry_after=1.0),
     errors.TransportError("m"),
     errors.ProtocolError("m"),
     errors.SubmissionUnknownError("m", status=502),

@@ -101,6 +101,12 @@ def test_retry_after_is_the_wait(call: Clients, clock: Clock) -> None:
     assert clock.waits == [7.0, 12.0] and len(seen) == 3
 
 
+def test_retry_after_of_a_503(call: Clients, clock: Clock) -> None:
+    handler, _ = answers(httpx.Response(503, text="", headers={"retry-after": "9"}), GOOD)
+    assert call(handler, "get_task", "n1", retry=clock.policy()).id == "n1"
+    assert clock.waits == [9.0]
+
+
 def test_retry_after_beyond_patience_ends_it(call: Clients, clock: Clock) -> None:
     handler, seen = answers(httpx.Response(429, json=BUSY, headers={"retry-after": "3600"}))
     with pytest.raises(errors.RateLimitError) as caught:
