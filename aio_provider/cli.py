@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
+
+from aio_provider._version import __version__
 
 try:
     import click
@@ -72,7 +73,7 @@ def missing(command: str, error: ModuleNotFoundError) -> click.ClickException:
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("aio-provider"), "--version", "-V", prog_name="aio-provider")
+@click.version_option(__version__, "--version", "-V", prog_name="aio-provider")
 def main() -> None:
     """API in One generations for data teams: never paid twice, paced, accounted for."""
 
