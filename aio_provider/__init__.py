@@ -8,11 +8,11 @@ Every name loads its module on first use, so that a DAG file which imports this 
 
 from __future__ import annotations
 
-import importlib
 import sys
-from typing import TYPE_CHECKING, Any
 
 from aio_provider._version import __version__
+
+TYPE_CHECKING = False  # as type checkers read it; typing itself would be half of the import's time
 
 _HOMES = {
     "aio_provider.frames": (
@@ -76,6 +76,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from aio_provider.api.client import AioClient, AsyncAioClient
     from aio_provider.api.errors import (
         AioError,
@@ -101,6 +103,8 @@ def __getattr__(name: str) -> Any:
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
     value = getattr(importlib.import_module(home), name)
     globals()[name] = value
     return value
