@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from airflow.providers.common.compat.sdk import BaseHook
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 #: seconds for which a 404 only means that a task is not visible yet
 NOT_FOUND_GRACE = 60.0
+#: seconds for which a connection that was looked up in an event loop is taken as it was
+_LOOKUP_LASTS = 30.0
 #: seconds for a last look at a task whose deadline passed unwatched
 _LAST_LOOK = 30.0
 
@@ -111,7 +115,7 @@ class AioHook(BaseHook):
         """
         from aio_provider.jobs.poller import shared_poller
 
-        settings = await self.aget_settings()
+        settings = await _looked_up_once(self)
         now = time.time()
         if deadline is not None and deadline <= now:
             # It passed while nobody looked (a triggerer was down): look once before giving up.
@@ -194,6 +198,25 @@ class AioHook(BaseHook):
         from aio_provider.get_provider_info import UI_FIELD_BEHAVIOUR
 
         return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
+
+
+_lookups: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, tuple[float, asyncio.Task[Settings]]]]
+_lookups = WeakKeyDictionary()
+
+
+async def _looked_up_once(hook: AioHook) -> Settings:
+    """The hook's settings, from one look at the connection for all who ask in this event loop at about the
+    same time.
+
+    A thousand triggers that start together would else ask a thousand times, one after the other.
+    """
+    lookups = _lookups.setdefault(asyncio.get_running_loop(), {})
+    until, lookup = lookups.get(hook.aio_conn_id, (0.0, None))
+    failed = lookup is not None and lookup.done() and (lookup.cancelled() or lookup.exception() is not None)
+    if lookup is None or failed or until < time.monotonic():
+        lookup = asyncio.create_task(hook.aget_settings())
+        lookups[hook.aio_conn_id] = time.monotonic() + _LOOKUP_LASTS, lookup
+    return await asyncio.shield(lookup)  # one who is cancelled leaves it to the others
 
 
 def budget_of(settings: Settings) -> RateBudget:

@@ -102,7 +102,7 @@ def base_url(conn: ConnectionFields) -> str:
             f"{DEFAULT_BASE_URL}; the key belongs into the password field."
         )
     if not scheme:
-        scheme = "http" if _is_loopback(name) else "https"
+        scheme = "http" if is_loopback(name) else "https"
     where = f"[{name}]" if ":" in name else name
     if port:
         where = f"{where}:{port}"
@@ -162,7 +162,8 @@ def _convert(conn: ConnectionFields, name: str, kind: str, value: Any) -> Any:
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine."""
     if host.lower() == "localhost":
         return True
     try:

@@ -16,8 +16,9 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
+from aio_provider.api.client import AioClient
 from aio_provider.api.errors import AioError
-from aio_provider.hooks.aio import AioHook
+from aio_provider.hooks.aio import AioHook, client_arguments
 from aio_provider.hooks.results import result_of
 from aio_provider.links.aio import AioTaskLink
 from aio_provider.triggers.aio import (
@@ -98,7 +99,8 @@ class AioTaskSensor(BaseSensorOperator):
     def poke(self, context: Context) -> PokeReturnValue:
         """Ask once."""
         try:
-            with self.hook.get_conn() as client:
+            # One request a poke: what passes is asked for by the next one.
+            with AioClient(**client_arguments(self.hook.settings), retry=None) as client:
                 task = client.get_task(self.aio_task_id)
         except AioError as error:
             event = event_of_error(error)
