@@ -291,3 +291,14 @@ def test_wrong_method_for_the_kind(call: Clients) -> None:
         with pytest.raises(errors.InvalidRequestError, match=r"use submit\(\)"):
             call(handler, method, IMAGE)
     assert not seen
+
+
+def test_no_proxy_stands_between_us_and_this_machine(
+    flavour: str, raw_server: Callable[..., RawServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    server = raw_server(HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY)
+    assert submit(flavour, server.url).id == "n1"
