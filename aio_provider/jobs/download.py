@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.request import DataHandler, Request
 
 import httpx
 
@@ -62,7 +63,8 @@ def download(
 ) -> Downloaded:
     """Fetch a URL into a file. Folders are made; a file that is there is replaced once the new one is whole.
 
-    :param url: an ``http`` or ``https`` URL.
+    :param url: an ``http`` or ``https`` URL; or the ``data:`` URL of a result that came with the submission's
+        own answer.
     :param target: a local path or any fsspec URL (``s3://bucket/name.png``).
     :param max_bytes: the most that is taken.
     :param allow_private: permit loopback, private and link-local addresses (a sandbox on this machine).
@@ -76,6 +78,8 @@ def download(
     :raises AuthenticationError: 401 or 403: its URL has expired.
     :raises TransportError: the host cannot be reached, or broke off each time.
     """
+    if url.startswith("data:"):
+        return _inline(url, target, max_bytes, fs)
     policy = retry or RetryPolicy(attempts=4)
     for attempt in policy.retrying():
         with attempt:
@@ -107,6 +111,23 @@ def _once(
     except httpx.HTTPError as error:
         # The URL is left out: its query may be a signature.
         raise TransportError(f"download from {_host(url)}: {type(error).__name__}: {error}") from error
+
+
+def _inline(
+    url: str, target: str | os.PathLike[str], max_bytes: int, fs: AbstractFileSystem | None
+) -> Downloaded:
+    """The content of a ``data:`` URL into a file."""
+    try:
+        with DataHandler().data_open(Request(url)) as response:
+            content = response.read()
+            media = response.headers.get_content_type()
+    except ValueError as error:
+        raise _refused(url[:60], f"it is not a data URL that can be read ({error})") from error
+    if len(content) > max_bytes:
+        raise _too_large(len(content), max_bytes)
+    with _destination(target, fs) as file:
+        file.write(content)
+    return Downloaded(url, os.fspath(target), len(content), media)
 
 
 @contextmanager

@@ -200,3 +200,14 @@ def test_the_address_judged_is_the_one_connected_to(
     fetch(host.url("/a").replace("127.0.0.1", "results.example"), tmp_path / "a")
     assert asked.count("results.example") == 1
     assert host.asked[0][1]["Host"] == f"results.example:{host.server_port}"
+
+
+def test_result_that_came_with_its_answer(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "hello.mp3"
+    done = download("data:audio/mpeg;base64,UklGRnh4", target)
+    assert (target.read_bytes(), done.size, done.content_type) == (b"RIFFxx", 6, "audio/mpeg")
+    with pytest.raises(InvalidRequestError, match="2 are allowed"):
+        download("data:audio/mpeg;base64,UklGRnh4", target, max_bytes=2)
+    with pytest.raises(InvalidRequestError, match="not a data URL"):
+        download("data:nothing", target)
+    assert target.read_bytes() == b"RIFFxx"
