@@ -74,7 +74,7 @@ def sandbox(ready_file: str | None, quiet: bool, **settings: Any) -> None:
         _greet(console, server)
         if ready_file is not None:
             _write_ready(ready_file, server)
-        _watch(console, server, stop)
+        watch(console, server, stop)
     console.print(
         f"\nStopped. {len(server.account.tasks)} submissions, {server.charged:g} credits charged, "
         f"{server.requests.get('requests', 0)} requests."
@@ -110,20 +110,23 @@ def _write_ready(path: str, server: Sandbox) -> None:
     part.replace(path)
 
 
-def _watch(console: Console, server: Sandbox, stop: threading.Event) -> None:
-    """Show what is accepted, as it comes, until it is time to stop."""
+def watch(console: Console, server: Sandbox, stop: threading.Event) -> None:
+    """Show what is accepted, as it comes, until it is time to stop.
+
+    :param stop: set when it is; what was accepted until then is still shown.
+    """
     seen = 0
-    while not stop.wait(_GLANCE):
-        count = len(server.account.tasks)
-        if count < seen:  # reset
+    while True:
+        stopping = stop.wait(_GLANCE)
+        if len(server.account.tasks) < seen:  # it was reset
             seen = 0
-        if count == seen or console.quiet:
-            continue
-        fresh = server.account.submissions(seen)
+        fresh = server.account.submissions(seen) if len(server.account.tasks) > seen else []
         seen += len(fresh)
         for submission in fresh[:_SHOWN_EACH]:
             what = submission.model or submission.endpoint
             line = f"{submission.kind:<24} {what:<28} {submission.credits:>6g} credits  {submission.task_id}"
-            console.print(line, markup=False)
+            console.print(line, markup=False, soft_wrap=True)
         if len(fresh) > _SHOWN_EACH:
             console.print(f"… and {len(fresh) - _SHOWN_EACH} more")
+        if stopping:
+            return

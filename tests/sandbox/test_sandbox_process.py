@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +17,10 @@ import httpx
 import psutil
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from aio_provider.cli import COMMANDS, main
+from aio_provider.cli_sandbox import watch
 from aio_provider.sandbox import Sandbox
 
 Connect = Callable[..., httpx.Client]
@@ -143,7 +147,8 @@ def test_the_command_serves_until_it_is_told_to_stop(
     headers = {"Authorization": "Bearer aio_mine"}
     with httpx.Client(base_url=ready["base_url"], headers=headers, trust_env=False) as client:
         codes = [client.post("/images/generations", json=IMAGE).status_code for _ in range(4)]
-        state = client.get(f"http://127.0.0.1:{ready['port']}/sandbox/state").json()
+        control = f"http://127.0.0.1:{ready['port']}/sandbox"
+        state = client.get(f"{control}/state").json()
 
     process.send_signal(name)
     output, errors = process.communicate(timeout=20)
@@ -156,9 +161,35 @@ def test_the_command_serves_until_it_is_told_to_stop(
     assert "export AIO_API_KEY=aio_mine" in output
     assert "export AIRFLOW_CONN_AIO_DEFAULT='{" in output
     assert "export AIRFLOW_CONN_AIO_DEFAULT='aio://:aio_mine@" in output
+    shown = [line for line in output.splitlines() if line.startswith("image ")]
+    assert len(shown) == 2
+    assert all("flux-2" in line and "5 credits" in line and "_flux2" in line for line in shown)
     assert "Stopped. 2 submissions, 10 credits charged, 4 requests." in output
     assert len(record.read_text().splitlines()) == 2
     assert ready["pid"] == process.pid
+
+
+def test_a_burst_of_submissions_is_summed_up(connect: Connect) -> None:
+    stop = threading.Event()
+    stop.set()
+    output = io.StringIO()
+    with Sandbox(requests_per_minute=0) as sandbox:
+        client = connect(sandbox)
+        for _ in range(25):
+            client.post("/images/tools/upscale", json={"image": "https://example.com/[b].png"})
+
+        watch(Console(file=output, width=200), sandbox, stop)
+
+    lines = output.getvalue().splitlines()
+    assert len(lines) == 21
+    assert lines[0].split() == [
+        "upscale_image",
+        "/images/tools/upscale",
+        "1",
+        "credits",
+        lines[0].split()[-1],
+    ]
+    assert lines[-1] == "… and 5 more"
 
 
 @pytest.mark.parametrize(
