@@ -18,6 +18,7 @@ from aio_provider.frames.accessor import register
 from aio_provider.frames.arguments import check_options
 from aio_provider.frames.calls import generate
 from aio_provider.frames.columns import Expression
+from aio_provider.frames.progress import in_credits
 from aio_provider.frames.run import Options, Reuse, Run
 from aio_provider.frames.source import read_source
 from aio_provider.frames.spec import make_spec
@@ -85,7 +86,7 @@ class FrameEstimate:
             if number:
                 counts.append(f"{number:,} {name}")
         note = f" ({self.total.note})" if self.total.note else ""
-        return f"{_range(self.total)} credits; {', '.join(counts)}{note}"
+        return f"{_range(self.total)}; {', '.join(counts)}{note}"
 
 
 def estimate(
@@ -195,7 +196,7 @@ def _table(by_model: Mapping[str, CreditRange], counts: Mapping[str, int]) -> pd
 
 def _range(total: CreditRange) -> str:
     if total.low == total.likely == total.high:
-        return f"{total.low:,.6g}"
+        return in_credits(total.low)
     likely = "unknown" if total.likely is None else f"{total.likely:,.6g}"
     high = "unknown" if total.high is None else f"{total.high:,.6g}"
-    return f"{total.low:,.6g} to {high}, likely {likely}"
+    return f"{total.low:,.6g} to {high}, likely {likely} credits"

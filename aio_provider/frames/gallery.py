@@ -19,7 +19,7 @@ import pandas as pd
 from aio_provider.api.errors import AioError
 from aio_provider.api.retries import RetryPolicy
 from aio_provider.frames.columns import plain
-from aio_provider.frames.progress import in_notebook
+from aio_provider.frames.progress import in_credits, in_notebook
 from aio_provider.frames.schema import DEFAULT_PREFIX
 from aio_provider.jobs.download import download
 
@@ -115,7 +115,7 @@ def _card(row: dict[Any, Any], caption: Hashable | None, prefix: str, kind: str,
         reason = f"{status.replace('_', ' ')}: {_short(values['error'])}"
         body = f'<div style="{_NOTE}">{escape(reason)}</div>'
     title = "" if caption is None else escape(_short(plain(row.get(caption)), 90))
-    credits = "" if values["credits"] is None else f"{values['credits']:,.6g} credits"
+    credits = "" if values["credits"] is None else in_credits(values["credits"])
     foot = f'<div style="opacity:.7;font-size:85%">{credits}</div>' if credits else ""
     return f'<div style="{_CARD}">{body}<div style="margin-top:.4em">{title}</div>{foot}</div>'
 

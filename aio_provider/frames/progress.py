@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from html import escape
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from aio_provider.jobs.runner import Progress
@@ -30,13 +30,16 @@ class Snapshot:
 
     def line(self) -> str:
         """One line of text, the same in every place."""
-        parts = [f"{self.done:,}/{self.total:,} rows"]
-        if self.failed:
-            parts.append(f"{self.failed:,} failed")
+        return f"{self.done:,}/{self.total:,} rows, {self.details()}"
+
+    def details(self) -> str:
+        """What stands beside a bar."""
+        parts = [f"{self.failed:,} failed"] if self.failed else []
         if self.reused:
             parts.append(f"{self.reused:,} reused")
-        parts.append(f"{self.in_flight:,} in flight")
-        parts.append(f"{self.credits:,.6g} credits")
+        if self.done < self.total:
+            parts.append(f"{self.in_flight:,} in flight")
+        parts.append(in_credits(self.credits))
         if self.eta_seconds is not None and self.done < self.total:
             parts.append(f"about {clock(self.eta_seconds)} left")
         return ", ".join(parts)
@@ -75,24 +78,18 @@ class View:
 
 
 class BarView(View):
-    """A tqdm bar."""
+    """A tqdm bar in a terminal."""
 
-    def __init__(self, total: int, title: str, bar: Callable[..., Any]) -> None:
+    def __init__(self, total: int, title: str) -> None:
         super().__init__(total, title)
-        self._bar = bar(total=total, desc=title, unit="row", bar_format=_BAR, leave=True)
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=total, desc=title, bar_format=_BAR)
 
     def draw(self) -> None:
         """Move the bar."""
-        state = self.state
-        postfix = {"failed": state.failed, "in flight": state.in_flight, "credits": f"{state.credits:,.6g}"}
-        left = (
-            ""
-            if state.eta_seconds is None or state.done >= state.total
-            else f", {clock(state.eta_seconds)} left"
-        )
-        text = ", ".join(f"{name} {value}" for name, value in postfix.items()) + left
-        self._bar.n = state.done
-        self._bar.set_postfix_str(text, refresh=True)
+        self._bar.n = self.state.done
+        self._bar.set_postfix_str(self.state.details(), refresh=True)
 
     def say(self, text: str) -> None:
         """Print beside the bar."""
@@ -102,6 +99,45 @@ class BarView(View):
         """Leave the bar standing."""
         self.draw()
         self._bar.close()
+
+
+class NotebookView(View):
+    """A bar that is one output of its cell, redrawn in place: it needs no widgets, and a saved notebook keeps
+    its last state instead of every one.
+    """
+
+    def __init__(self, total: int, title: str) -> None:
+        super().__init__(total, title)
+        self._said: list[str] = []
+        self._shown = self.state
+        from IPython.display import display
+
+        self._handle = display(self._page(), raw=True, display_id=True)  # type: ignore[no-untyped-call]
+
+    def draw(self) -> None:
+        """Redraw when something has changed."""
+        if self.state != self._shown:
+            self._update()
+
+    def say(self, text: str) -> None:
+        """Write a line under the bar."""
+        self._said.append(text)
+        self._update()
+
+    def close(self) -> None:
+        """Draw the last state."""
+        self.draw()
+
+    def _update(self) -> None:
+        self._shown = self.state
+        self._handle.update(self._page(), raw=True)
+
+    def _page(self) -> dict[str, str]:
+        state = self.state
+        bar = f'<progress value="{state.done}" max="{max(state.total, 1)}" style="width:16em"></progress>'
+        lines = "".join(f"<div>{escape(line)}</div>" for line in self._said)
+        html = f"<div>{escape(self.title)} {bar} {escape(state.line())}</div>{lines}"
+        return {"text/html": html, "text/plain": "\n".join([f"{self.title}: {state.line()}", *self._said])}
 
 
 class LogView(View):
@@ -152,11 +188,9 @@ def make_view(total: int, title: str, progress: bool | None) -> View:
     if progress is False:
         return View(total, title)
     if in_notebook():
-        return BarView(total, title, _notebook_bar())
+        return NotebookView(total, title)
     if sys.stderr is not None and sys.stderr.isatty():
-        from tqdm import tqdm
-
-        return BarView(total, title, tqdm)
+        return BarView(total, title)
     return LogView(total, title)
 
 
@@ -165,6 +199,11 @@ def in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return shell is not None and getattr(shell, "kernel", None) is not None
+
+
+def in_credits(amount: float) -> str:
+    """An amount for people: ``1 credit``, ``1,485 credits``."""
+    return "1 credit" if amount == 1 else f"{amount:,.6g} credits"
 
 
 def clock(seconds: float) -> str:
@@ -176,15 +215,4 @@ def clock(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {postfix}]"
-
-
-def _notebook_bar() -> Callable[..., Any]:
-    # tqdm.auto warns and draws text where ipywidgets is absent; the choice is the same without the warning
-    if importlib.util.find_spec("ipywidgets") is None:
-        from tqdm import tqdm
-
-        return tqdm
-    from tqdm.notebook import tqdm as notebook_tqdm
-
-    return notebook_tqdm
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"

@@ -17,7 +17,7 @@ import pandas as pd
 
 from aio_provider.api.client import AsyncAioClient
 from aio_provider.frames.columns import plain
-from aio_provider.frames.progress import View, clock
+from aio_provider.frames.progress import View, clock, in_credits
 from aio_provider.frames.schema import RowResult, column_names, result_columns
 from aio_provider.frames.spec import Invalid, Nothing, RequestSpec
 from aio_provider.jobs.job import Job, Outcome, job_key, keyed
@@ -64,13 +64,16 @@ class Report:
     def summary(self) -> str:
         """One line for people."""
         count = self.statuses
-        parts = [f"{self.rows:,} rows", f"{count.get('succeeded', 0):,} succeeded"]
+        parts = [
+            "1 row" if self.rows == 1 else f"{self.rows:,} rows",
+            f"{count.get('succeeded', 0):,} succeeded",
+        ]
         parts += [
             f"{n:,} {name.replace('_', ' ')}" for name, n in sorted(count.items()) if name != "succeeded"
         ]
         if self.reused:
-            parts.append(f"{self.reused:,} reused (saved {self.saved:,.6g} credits)")
-        parts.append(f"{self.credits:,.6g} credits spent")
+            parts.append(f"{self.reused:,} reused (saved {in_credits(self.saved)})")
+        parts.append(f"{in_credits(self.credits)} spent")
         return f"{self.kind}: {', '.join(parts)}, in {clock(self.seconds)}."
 
     def to_dict(self) -> dict[str, Any]:

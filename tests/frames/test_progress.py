@@ -6,7 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from aio_provider.frames.progress import BarView, LogView, Snapshot, View, clock, in_notebook, make_view
+from aio_provider.frames.progress import (
+    BarView,
+    LogView,
+    NotebookView,
+    Snapshot,
+    View,
+    clock,
+    in_notebook,
+    make_view,
+)
 
 
 def figures(done: int, **more: object) -> SimpleNamespace:
@@ -82,7 +91,7 @@ def test_the_bar_shows_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     view.update(figures(10, total=10, failed=2, in_flight=0))  # type: ignore[arg-type]
     view.close()
     text = stream.getvalue()
-    assert "failed 2, in flight 0, credits 50" in text
+    assert "2 failed, 50 credits" in text
     assert "10/10" in text
 
 
@@ -90,3 +99,34 @@ def test_the_view_suits_the_place() -> None:
     assert isinstance(make_view(1, "image", None), LogView)  # pytest's captured stream is no terminal
     assert type(make_view(1, "image", False)) is View
     assert not in_notebook()
+
+
+def test_in_a_notebook_it_is_one_output_redrawn_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel's messages would be, caught where IPython hands them over."""
+    from IPython.core.displaypub import DisplayPublisher
+    from IPython.core.interactiveshell import InteractiveShell
+
+    sent: list[tuple[str, bool]] = []
+
+    class Publisher(DisplayPublisher):
+        def publish(self, data: dict[str, str], *args: object, update: bool = False, **more: object) -> None:
+            sent.append((data["text/html"], update))
+
+    InteractiveShell.clear_instance()
+    shell = InteractiveShell.instance()
+    try:
+        shell.display_pub = Publisher(parent=shell)
+        shell.kernel = object()
+        view = make_view(10, "<image>", None)
+        assert isinstance(view, NotebookView)
+        for _ in range(3):
+            view.update(figures(4, total=10))  # type: ignore[arg-type]
+            view.draw()
+        view.close()
+        view.say("10 rows & more")
+    finally:
+        InteractiveShell.clear_instance()
+    assert [update for _, update in sent] == [False, True, True]
+    assert "4/10 rows" in sent[-1][0]
+    assert "10 rows &amp; more" in sent[-1][0]
+    assert "&lt;image&gt;" in sent[-1][0]
