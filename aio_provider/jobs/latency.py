@@ -22,15 +22,19 @@ _WIDTHS = [high - low for low, high in pairwise(EDGES)]
 _COUNT = len(_WIDTHS)
 
 #: how many observations the published range is worth, and after how many it is worth half that
-_PRIOR_WEIGHT = 3.0
-_PRIOR_HALF = 4.0
+_PRIOR_WEIGHT = 6.0
+_PRIOR_HALF = 8.0
 #: how far outside the published range a latency is thought possible at all, and what share of tasks is there
 _PRIOR_REACH = 40.0
-_PRIOR_BELOW = 0.06
+_PRIOR_BELOW = 0.006
 _PRIOR_ABOVE = 0.04
 #: each observation counts this much of the one after it: a service changes
 _MEMORY = 0.99
 _KEPT = 300
+#: the last of the tasks, left out when the number of polls is averaged
+_STRAGGLERS = 0.04
+#: what one observation may do to the faith in the published range
+_DISMAY = 0.3
 _STEPS = 4
 
 
@@ -48,6 +52,7 @@ class LatencyModel:
         self._stale = True
         self._changes = 0
         self.count = 0
+        self._trust = 1.0
         self.version = 0
         self._mass: list[float] = self._prior
         self._cdf: list[float] = []
@@ -60,6 +65,10 @@ class LatencyModel:
     def ended(self, low: float, high: float) -> None:
         """A task was running at age ``low`` and done by age ``high``."""
         self.count += 1
+        # Where the published range had this less likely than a guess over all magnitudes, trust it less.
+        first, last = _bin(low) if low > 0 else 0, _bin(high)
+        likely = sum(self._prior[first : last + 1]) / ((last + 1 - first) / _COUNT)
+        self._trust = min(self._trust * max(likely, _DISMAY), 1.0)
         self._seen.append([low, max(high, low), 1.0])
         self._changed()
 
@@ -157,7 +166,7 @@ class LatencyModel:
             weight *= _MEMORY
         # Waiting tasks are as recent as can be, but must not drown what has ended.
         observed.extend((index, _COUNT - 1, float(number)) for index, number in self._waiting.items())
-        faith = _PRIOR_WEIGHT / (1.0 + self.count / _PRIOR_HALF)
+        faith = self._trust * _PRIOR_WEIGHT / (1.0 + self.count / _PRIOR_HALF)
         mass = self._prior
         if observed:
             # A start that rules nothing out, so that a published range that is wrong does no lasting harm.
@@ -188,13 +197,14 @@ class LatencyModel:
         ]
 
     def _poll_density(self, mass: list[float]) -> list[float]:
-        """Cumulative poll density, scaled so that a task is polled once on average."""
+        """Cumulative poll density, scaled so that a task is polled once on average (stragglers apart)."""
         alive, rates, mean = 1.0, [0.0], 0.0
         for share, width in zip(mass, _WIDTHS, strict=True):
             middle = max(alive - share / 2, 1e-9)
             rate = math.sqrt(share * width / middle)
             rates.append(rate)
-            mean += rate * middle
+            if alive > _STRAGGLERS:
+                mean += rate * middle
             alive = max(alive - share, 0.0)
         return list(accumulate(rate / mean for rate in rates))
 

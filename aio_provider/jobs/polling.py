@@ -27,13 +27,13 @@ _SURE_AGAIN = 0.85
 #: what asking in vain costs while submissions wait, in median latencies
 _MISS = 4.0
 #: not pressed: polls a task, all told
-_LOOKS = 9.5
+_LOOKS = 10.5
 #: while little is known of a model, and for a few tasks ever after, the first poll is earlier, so as to learn
 _SCOUTS = 6
 _SCOUT_SHARE = 1 / 40
 #: once so many tasks of an unknown model are followed, one of them is asked after at ages that double, from
 #: far below the published range: it finds out early should the figures be far too high
-_CROWD = 3
+_CROWD = 8
 _FAR_BELOW = 40.0
 #: a rush is remembered for this many typical latencies
 _RUSH_MEMORY = 1.5
@@ -42,9 +42,8 @@ _DOUBT_AFTER = 3
 #: seconds between two refreshes of one model's figures
 _REFRESH_EVERY = 0.05
 _REBUILD_UP_TO = 2000
-#: while a model has no more tasks than this, their first polls are spread out
-_SPREAD_UP_TO = 64
-_GOLDEN = (math.sqrt(5) - 1) / 2
+#: a task that runs longer than this share of the others
+_STRAGGLER = 0.97
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +53,6 @@ class _Watch:
     submitted_at: float
     seen_running: float | None = None  # age at the last poll that found it running
     not_before: float = -math.inf
-    phase: float = 1.0  # how far into the first interval its first spare poll falls
     scout: float | None = None  # a scout's first poll, as a quantile
     look_at: float | None = None  # the pathfinder's next poll, as an age
     asking: bool = False
@@ -67,14 +65,13 @@ class _Group:
     """The tasks of one model."""
 
     latency: LatencyModel
-    first_look: float
+    low: float  # the shortest published latency
     fresh: list[_Due] = field(default_factory=list)  # by submission
     spare: list[_Due] = field(default_factory=list)  # by when a spare request is worth it
     sure: list[_Due] = field(default_factory=list)  # by when it is almost surely done
     size: int = 0
     scouted: int = 0
     path_found: bool = False
-    phase: float = 0.0
     sure_at: float = 0.0
     sure_version: int = -1
     misses_in_a_row: int = 0
@@ -126,13 +123,9 @@ class PollPlan:
         watch = _Watch(task_id, group, submitted_at)
         self._watches[task_id] = watch
         group.size += 1
-        if group.size <= _SPREAD_UP_TO:
-            # Tasks submitted together would all be due together, and wait for one another's turns.
-            group.phase = (group.phase + _GOLDEN) % 1.0
-            watch.phase = 0.1 + 0.9 * group.phase
         if not group.path_found and group.size >= _CROWD and not group.latency.count:
             group.path_found = True
-            watch.look_at = group.first_look
+            watch.look_at = group.low / _FAR_BELOW
         elif group.scouted < _SCOUTS or self._random.random() < _SCOUT_SHARE:
             group.scouted += 1
             watch.scout = self._random.uniform(0.3, 0.9)
@@ -198,7 +191,8 @@ class PollPlan:
         watch.seen_running = age
         watch.scout = None
         if watch.look_at is not None:
-            watch.look_at = None if group.latency.count else age * 2 + 0.01
+            further = age * 2 + 0.01
+            watch.look_at = further if not group.latency.count and further < group.low else None
         if watch.expected > 0.9:
             group.misses_in_a_row += 1
             if group.misses_in_a_row >= _DOUBT_AFTER:
@@ -251,7 +245,7 @@ class PollPlan:
         group = self._groups.get((kind, model))
         if group is None:
             low, high = self._prior(kind, model)
-            group = self._groups[kind, model] = _Group(LatencyModel(low, high), low / _FAR_BELOW)
+            group = self._groups[kind, model] = _Group(LatencyModel(low, high), low)
         return group
 
     def _tend(self, group: _Group, now: float, pressed: bool) -> None:
@@ -279,7 +273,7 @@ class PollPlan:
         group = watch.group
         watch.token += 1
         number = next(self._seq)
-        special = watch.scout is not None or watch.look_at is not None or watch.phase < 1.0
+        special = watch.scout is not None or watch.look_at is not None
         if not special and watch.seen_running is None and watch.not_before == -math.inf:
             heapq.heappush(group.fresh, (watch.submitted_at, number, watch, watch.token))
             return
@@ -296,13 +290,11 @@ class PollPlan:
             known = watch.seen_running
             age = watch.group.sure_age() if known is None else latency.sure_age(_SURE_AGAIN, _MISS, known)
         else:
-            looks = watch.group.looks()
-            if watch.seen_running is None:
-                looks /= watch.phase
-            age = latency.next_look(looks, watch.seen_running or 0.0)
+            age = latency.next_look(watch.group.looks(), watch.seen_running or 0.0)
         if watch.seen_running is not None:
-            # Whatever the figures say, never hammer on one task.
-            age = max(age, watch.seen_running * 1.01 + 0.02)
+            # Whatever the figures say, never hammer on one task; a straggler may well never end.
+            straggler = latency.done_by(watch.seen_running) > _STRAGGLER
+            age = max(age, watch.seen_running * (1.15 if straggler else 1.01) + 0.02)
         return max(watch.submitted_at + age, watch.not_before)
 
     def _group_due(self, group: _Group, pressed: bool, now: float = math.inf) -> tuple[float, _Watch | None]:
