@@ -1,214 +1,191 @@
-"""Fetch a result file. Result URLs come from the service's answers and are untrusted.
+"""Fetch one result: streamed, bounded, whole or not at all, and with no trust in its URL.
 
-No key is sent. Every hop's host is resolved and checked, and the connection goes to the very address that was
-checked, so that a name cannot point elsewhere a moment later. What arrives is counted, hashed, and put in
-place only when it is whole.
+A result's URL comes from the service, which got it from somewhere else. So no key goes there, only ``http``
+and ``https`` are followed, each redirect is judged like a first request, and addresses inside one's own
+network are refused: the address that was judged is the one connected to, so that a second DNS answer cannot
+change it.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import contextlib
 import hashlib
 import ipaddress
 import os
+import secrets
 import socket
-import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-from urllib.parse import unquote_to_bytes, urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.request import DataHandler, Request
 
 import httpx
 
-from aio_provider.api.errors import AioError
+from aio_provider.api.errors import AioError, InvalidRequestError, TransportError, error_for
+from aio_provider.api.retries import RetryPolicy
 
-#: bytes
-DEFAULT_MAX_BYTES = 2 * 1024**3
-_CHUNK = 1 << 16
-_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
-
-class DownloadError(AioError):
-    """A result could not be fetched or stored. ``status`` is the HTTP status, where there was one."""
-
-
-class UnsafeURLError(DownloadError, ValueError):
-    """The URL, or one it redirects to, must not be fetched: a private address, another scheme, no host."""
+#: bytes of one file, unless the caller says otherwise
+MAX_BYTES = 1_000_000_000
+_REDIRECTS = 5
+_CHUNK = 1 << 18
+_MOVED = frozenset({301, 302, 303, 307, 308})
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
-class Opens(Protocol):
-    """A target that opens itself, such as Airflow's ObjectStoragePath or a :class:`pathlib.Path`."""
-
-    def open(self, mode: str) -> Any: ...
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Downloaded:
-    """A file that was stored.
+    """A file that was fetched.
 
-    :param target: where, as text.
+    :param url: where it was asked for.
+    :param path: where it is now, as the caller named it.
     :param size: bytes.
-    :param sha256: hex digits.
-    :param content_type: as the host says, without parameters; ``None`` when it does not.
+    :param content_type: as the host says; ``None`` when it does not.
+    :param sha256: of the bytes that were written, in hex.
     """
 
-    target: str
+    url: str
+    path: str
     size: int
-    sha256: str
     content_type: str | None
+    sha256: str = ""
 
 
 def download(
     url: str,
-    target: str | os.PathLike[str] | Opens,
+    target: str | os.PathLike[str],
     *,
-    max_bytes: int = DEFAULT_MAX_BYTES,
+    max_bytes: int = MAX_BYTES,
     allow_private: bool = False,
-    content_types: tuple[str, ...] = (),
+    fs: AbstractFileSystem | None = None,
     timeout: float = 60.0,
-    max_redirects: int = 5,
-    attempts: int = 3,
-    transport: httpx.BaseTransport | None = None,
-    storage_options: dict[str, Any] | None = None,
-    sleep: Callable[[float], None] = time.sleep,
+    retry: RetryPolicy | None = None,
 ) -> Downloaded:
-    """Fetch a file and put it in place, whole or not at all.
+    """Fetch a URL into a file. Folders are made; a file that is there is replaced once the new one is whole.
 
-    :param url: ``http``, ``https``, or ``data`` (the form in which direct answers are kept).
-    :param target: a path, any fsspec URL (``s3://…``), or an object with ``open``.
-    :param max_bytes: refuse more than this.
-    :param allow_private: permit private and loopback addresses (the sandbox, a proxy of your own).
-    :param content_types: accepted beginnings, such as ``("image/", "video/")``; any by default.
-    :param timeout: seconds for each network step.
-    :param max_redirects: hops; each is checked like the first.
-    :param attempts: tries in all, for what is passing (no connection, 429, 5xx).
-    :param storage_options: arguments for the fsspec filesystem.
-    :raises UnsafeURLError: before anything is sent to it.
-    :raises DownloadError: the host refused, the file is too large or of another type, or it did not arrive
-        whole.
-    :raises OSError: the target cannot be written.
+    :param url: an ``http`` or ``https`` URL; or the ``data:`` URL of a result that came with the submission's
+        own answer.
+    :param target: a local path or any fsspec URL (``s3://bucket/name.png``).
+    :param max_bytes: the most that is taken.
+    :param allow_private: permit loopback, private and link-local addresses (a sandbox on this machine).
+    :param fs: the file system of ``target``, where it needs credentials of its own; ``target`` is then a path
+        in it.
+    :param timeout: seconds for each wait on the network.
+    :param retry: how often to try again what may pass (no connection, a cut answer, 429, 5xx).
+    :raises InvalidRequestError: the URL is not one that is fetched, its host's address is private, or the
+        file is larger than ``max_bytes``. ``field`` says which: ``url`` or ``max_bytes``.
+    :raises NotFoundError: 404 or 410: the result is gone.
+    :raises AuthenticationError: 401 or 403: its URL has expired.
+    :raises TransportError: the host cannot be reached, or broke off each time.
     """
-    if url[:5].lower() == "data:":
-        content_type, content = _data(url)
-        _accept(content_type, content_types)
-        if len(content) > max_bytes:
-            raise DownloadError(f"The file has {len(content)} bytes; max_bytes is {max_bytes}.")
-        with _place(target, storage_options) as (out, name):
-            out.write(content)
-        return Downloaded(name, len(content), hashlib.sha256(content).hexdigest(), content_type)
-    for attempt in range(1, attempts + 1):
-        try:
-            with httpx.Client(
-                timeout=timeout,
-                follow_redirects=False,
-                transport=transport,
-                headers={"Accept-Encoding": "identity"},
-            ) as client:
-                return _fetch(
-                    client,
-                    url,
-                    target,
-                    max_bytes,
-                    allow_private,
-                    content_types,
-                    max_redirects,
-                    storage_options,
-                )
-        except httpx.TransportError as error:
-            if attempt == attempts:
-                raise DownloadError(
-                    f"{_shown(url)} could not be fetched: {type(error).__name__}: {error}"
-                ) from error
-        except DownloadError as error:
-            if attempt == attempts or error.status not in _RETRIED:
-                raise
-        sleep(min(2.0 ** (attempt - 1), 30.0))
-    raise AssertionError("attempts is 1 or more")
+    if url.startswith("data:"):
+        return _inline(url, target, max_bytes, fs)
+    policy = retry or RetryPolicy(attempts=4)
+    for attempt in policy.retrying():
+        with attempt:
+            return _once(url, target, max_bytes, allow_private, fs, timeout)
+    raise AssertionError("tenacity raises the last error")
 
 
-def _fetch(
-    client: httpx.Client,
+def _once(
     url: str,
-    target: str | os.PathLike[str] | Opens,
+    target: str | os.PathLike[str],
     max_bytes: int,
     allow_private: bool,
-    content_types: tuple[str, ...],
-    max_redirects: int,
-    storage_options: dict[str, Any] | None,
+    fs: AbstractFileSystem | None,
+    timeout: float,
 ) -> Downloaded:
-    for _ in range(max_redirects + 1):
-        request = _request(client, url, allow_private)
-        response = client.send(request, stream=True)
-        try:
-            if response.is_redirect:
-                url = str(httpx.URL(url).join(response.headers.get("location", "")))
-                continue
-            if response.status_code != 200:
-                raise DownloadError(
-                    f"{_shown(url)} answered {response.status_code}.", status=response.status_code
-                )
-            content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower() or None
-            _accept(content_type, content_types)
-            announced = response.headers.get("content-length", "")
-            if announced.isdigit() and int(announced) > max_bytes:
-                raise DownloadError(f"The file has {announced} bytes; max_bytes is {max_bytes}.")
-            with _place(target, storage_options) as (out, name):
+    try:
+        with httpx.Client(timeout=timeout) as client, _follow(client, url, allow_private) as response:
+            _judge(response, max_bytes)
+            with _destination(target, fs) as file:
                 size, digest = 0, hashlib.sha256()
                 for chunk in response.iter_bytes(_CHUNK):
                     size += len(chunk)
                     if size > max_bytes:
-                        raise DownloadError(f"The file has more than {max_bytes} bytes (max_bytes).")
+                        raise _too_large(size, max_bytes)
                     digest.update(chunk)
-                    out.write(chunk)
-                if (
-                    announced.isdigit()
-                    and "content-encoding" not in response.headers
-                    and size != int(announced)
-                ):
-                    raise httpx.ReadError(f"{size} of {announced} bytes arrived")
-            return Downloaded(name, size, digest.hexdigest(), content_type)
+                    file.write(chunk)
+            media = response.headers.get("content-type")
+            return Downloaded(url, os.fspath(target), size, media, digest.hexdigest())
+    except httpx.InvalidURL as error:
+        raise _refused(url, f"it is not a URL ({error})") from error
+    except httpx.HTTPError as error:
+        # The URL is left out: its query may be a signature.
+        raise TransportError(f"download from {_host(url)}: {type(error).__name__}: {error}") from error
+
+
+def _inline(
+    url: str, target: str | os.PathLike[str], max_bytes: int, fs: AbstractFileSystem | None
+) -> Downloaded:
+    """The content of a ``data:`` URL into a file."""
+    try:
+        with DataHandler().data_open(Request(url)) as response:
+            content = response.read()
+            media = response.headers.get_content_type()
+    except ValueError as error:
+        raise _refused(url[:60], f"it is not a data URL that can be read ({error})") from error
+    if len(content) > max_bytes:
+        raise _too_large(len(content), max_bytes)
+    with _destination(target, fs) as file:
+        file.write(content)
+    return Downloaded(url, os.fspath(target), len(content), media, hashlib.sha256(content).hexdigest())
+
+
+@contextmanager
+def _follow(client: httpx.Client, url: str, allow_private: bool) -> Iterator[httpx.Response]:
+    """The answer, after at most five redirects, each of them judged."""
+    current = httpx.URL(url)
+    for _ in range(_REDIRECTS + 1):
+        request = _request(client, current, allow_private)
+        response = client.send(request, stream=True, follow_redirects=False)
+        try:
+            location = response.headers.get("location")
+            if response.status_code not in _MOVED or location is None:
+                yield response
+                return
         finally:
             response.close()
-    raise DownloadError(f"{_shown(url)} redirects more than {max_redirects} times.")
+        following = current.join(location)
+        if current.scheme == "https" and following.scheme != "https":
+            raise _refused(url, "it redirects from https to something else")
+        current = following
+    raise _refused(url, f"it redirects more than {_REDIRECTS} times")
 
 
-# -- the URL
+def _request(client: httpx.Client, url: httpx.URL, allow_private: bool) -> httpx.Request:
+    """A GET to an address that was looked at, in the name of the host."""
+    if url.scheme not in ("http", "https") or not url.host:
+        raise _refused(str(url), "only http and https URLs are, not paths or other schemes")
+    if url.userinfo:
+        raise _refused(str(url), "it holds a user name or password")
+    address = _address(url, allow_private)
+    host = url.netloc.decode("ascii")
+    return client.build_request(
+        "GET",
+        url.copy_with(host=address),
+        headers={"Host": host, "Accept": "*/*", "Accept-Encoding": "identity"},
+        extensions={"sni_hostname": url.host},
+    )
 
 
-def _request(client: httpx.Client, url: str, allow_private: bool) -> httpx.Request:
-    """A request to a checked address of the URL's host."""
-    parsed = httpx.URL(url)
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise UnsafeURLError(f"{_shown(url)} is not an http(s) URL; it is not fetched.")
-    port = parsed.port or (443 if parsed.scheme == "https" else 80)
-    address = _checked_address(parsed.host, port, allow_private)
-    host = parsed.netloc.decode("ascii").rpartition("@")[2]
-    # No user name or password that an answer smuggled into the URL.
-    pinned = parsed.copy_with(host=address, username=None, password=None)
-    request = client.build_request("GET", pinned, headers={"Host": host})
-    request.headers.pop("authorization", None)
-    request.extensions["sni_hostname"] = parsed.raw_host.decode("ascii")
-    return request
-
-
-def _checked_address(host: str, port: int, allow_private: bool) -> str:
+def _address(url: httpx.URL, allow_private: bool) -> str:
+    port = url.port or (443 if url.scheme == "https" else 80)
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise httpx.ConnectError(f"{host} cannot be resolved: {error}") from error
+        found = socket.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise TransportError(f"download from {url.host}: its name cannot be resolved ({error})") from error
     addresses = [str(entry[4][0]) for entry in found]
     if not allow_private:
-        # All of them: a name with one private address is up to something.
         for address in addresses:
+            # One private answer among public ones is a trick, not a configuration.
             if not _is_public(address):
-                raise UnsafeURLError(
-                    f"{host} is at {address}, which is not a public address; it is not fetched. "
-                    "allow_private=True permits it."
+                raise _refused(
+                    str(url), f"{url.host} is {address}, inside this network; allow_private=True permits that"
                 )
     return addresses[0]
 
@@ -216,6 +193,7 @@ def _checked_address(host: str, port: int, allow_private: bool) -> str:
 def _is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
+        # An IPv4 address in one of its IPv6 forms is still that address.
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
         if inner is None and ip in _NAT64:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
@@ -224,101 +202,61 @@ def _is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-
-
-def _shown(url: str) -> str:
-    """A URL for people: without user, password, query and fragment, which may hold secrets."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return repr(url[:50])
-    return f"{parts.scheme}://{host}{port}{parts.path}"[:200]
-
-
-def _data(url: str) -> tuple[str | None, bytes]:
-    head, comma, body = url[5:].partition(",")
-    if not comma:
-        raise UnsafeURLError("This data: URL has no content.")
-    content_type = head.partition(";")[0].strip().lower() or None
-    raw = unquote_to_bytes(body)
-    if head.lower().endswith(";base64"):
-        try:
-            raw = base64.b64decode(raw, validate=True)
-        except binascii.Error as error:
-            raise DownloadError(f"This data: URL cannot be decoded: {error}") from error
-    return content_type, raw
-
-
-def _accept(content_type: str | None, wanted: tuple[str, ...]) -> None:
-    if wanted and not (content_type or "").startswith(wanted):
-        raise DownloadError(
-            f"The file is {content_type or 'of no stated type'}; wanted: {', '.join(wanted)}."
-        )
-
-
-# -- the target
+def _judge(response: httpx.Response, max_bytes: int) -> None:
+    status = response.status_code
+    if status == 410:
+        status = 404  # both say that it is gone
+    if status != 200:
+        error: AioError = error_for(status, text="")
+        raise type(error)(f"download from {response.url.host}: HTTP {response.status_code}", status=status)
+    length = response.headers.get("content-length", "")
+    if length.isdigit() and int(length) > max_bytes:
+        raise _too_large(int(length), max_bytes)
 
 
 @contextmanager
-def _place(
-    target: str | os.PathLike[str] | Opens, storage_options: dict[str, Any] | None
-) -> Iterator[tuple[Any, str]]:
-    """A file to write to, put in place when the block ends well and gone when it does not."""
-    fs, path, name = _where(target, storage_options)
+def _destination(target: str | os.PathLike[str], fs: AbstractFileSystem | None) -> Iterator[Any]:
+    """A file to write to that becomes ``target`` when the block ends well, and is gone when it does not."""
+    from fsspec.core import url_to_fs
+    from fsspec.implementations.local import LocalFileSystem
+
     if fs is None:
-        with _beside(Path(path)) as out:
-            yield out, name
+        fs, path = url_to_fs(os.fspath(target))
+    else:
+        path = fs._strip_protocol(os.fspath(target))
+    if isinstance(fs, LocalFileSystem):
+        final = Path(path)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        part = final.with_name(f".{final.name[:100]}.{secrets.token_hex(4)}.part")
+        try:
+            with part.open("xb") as file:
+                yield file
+            part.replace(final)
+        finally:
+            part.unlink(missing_ok=True)
         return
-    parent = fs._parent(path)
-    if parent:
-        # Object stores have no folders, and some let nobody create a bucket.
-        with contextlib.suppress(FileExistsError, PermissionError, NotImplementedError):
-            fs.makedirs(parent, exist_ok=True)
-    part = f"{path}.{uuid.uuid4().hex[:8]}.part"
+    # Elsewhere a rename may be a copy. One upload of a whole file appears at once or not at all.
+    with tempfile.NamedTemporaryFile(prefix="aio-download-") as file:
+        yield file
+        file.flush()
+        with suppress(NotImplementedError, FileExistsError):
+            fs.makedirs(fs._parent(path), exist_ok=True)
+        fs.put_file(file.name, path)
+
+
+def _refused(url: str, why: str) -> InvalidRequestError:
+    return InvalidRequestError(f"url: {url[:200]!r} is not fetched: {why}", field="url")
+
+
+def _too_large(size: int, max_bytes: int) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"max_bytes: the file has {size:,} bytes or more, and {max_bytes:,} are allowed; nothing was written",
+        field="max_bytes",
+    )
+
+
+def _host(url: str) -> str:
     try:
-        with fs.open(part, "wb") as out:
-            yield out, name
-        fs.mv(part, path)
-    except BaseException:
-        with contextlib.suppress(Exception):
-            fs.rm(part)
-        raise
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[Any]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        with part.open("wb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def _where(
-    target: str | os.PathLike[str] | Opens, storage_options: dict[str, Any] | None
-) -> tuple[Any, str, str]:
-    """``(filesystem, path on it, name for people)``; no filesystem: this machine's own."""
-    fs, path = getattr(target, "fs", None), getattr(target, "path", None)
-    if fs is not None and isinstance(path, str):  # universal paths, such as Airflow's ObjectStoragePath
-        local = "file" in (fs.protocol if isinstance(fs.protocol, tuple | list) else (fs.protocol,))
-        return (None if local else fs), path, str(target)
-    if isinstance(target, os.PathLike):
-        return None, os.fspath(target), os.fspath(target)
-    if not isinstance(target, str):
-        raise TypeError(f"target must be a path, a URL, or a path object, not {type(target).__name__}.")
-    if "://" not in target and "::" not in target:
-        return None, target, target
-    import fsspec
-
-    fs, path = fsspec.core.url_to_fs(target, **(storage_options or {}))
-    local = "file" in (fs.protocol if isinstance(fs.protocol, tuple | list) else (fs.protocol,))
-    return (None if local else fs), path, target
+        return httpx.URL(url).host
+    except httpx.InvalidURL:
+        return "?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -211,3 +212,33 @@ def test_result_that_came_with_its_answer(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="not a data URL"):
         download("data:nothing", target)
     assert target.read_bytes() == b"RIFFxx"
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True),
+        ("2606:4700::1", True),
+        ("10.0.0.1", False),
+        ("169.254.169.254", False),
+        ("100.64.0.1", False),
+        ("0.0.0.0", False),
+        ("224.0.0.1", False),
+        ("::1", False),
+        ("fe80::1%eth0", False),
+        ("::ffff:10.0.0.1", False),
+        ("64:ff9b::7f00:1", False),
+        ("2002:7f00:1::", False),
+    ],
+)
+def test_which_addresses_are_public(address: str, public: bool) -> None:
+    from aio_provider.jobs.download import _is_public
+
+    assert _is_public(address) is public
+
+
+def test_the_digest_is_of_what_was_written(tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    done = download("data:text/plain;base64,aGVsbG8=", target)
+    assert target.read_bytes() == b"hello"
+    assert done.sha256 == hashlib.sha256(b"hello").hexdigest()
