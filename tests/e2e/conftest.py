@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from airflow_stack import AirflowStack, StackError
 
-from aio_provider.sandbox import ManualClock, Sandbox
+from aio_provider.sandbox import ManualClock, Sandbox, Submission
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -25,6 +25,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.e2e)
             item.add_marker(pytest.mark.xdist_group("e2e"))  # one stack: one worker runs them all
             item.add_marker(pytest.mark.timeout(300))
+
+
+@dataclass
+class ExampleRun:
+    """A finished run of ``dags_examples/enrich_catalog.py``."""
+
+    run_id: str
+    state: str
+    table: Path
+    submissions: list[Submission]
 
 
 @dataclass
@@ -74,9 +84,21 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
             "AIRFLOW_CONN_AIO_DEFAULT": fast.environment()["AIRFLOW_CONN_AIO_DEFAULT"],
             "AIRFLOW_CONN_AIO_STILL": json.dumps(connection),
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            # Trigger rows in plain text, so that a search for the key reads them.
+            "AIRFLOW__CORE__FERNET_KEY": "",
             # Ledger files that nobody named belong to this run, not to whoever runs the tests.
             "XDG_DATA_HOME": str(home / "data"),
         }
         folders = [ROOT / "dags_examples", HERE / "dags"]
         with AirflowStack(home, folders, parallelism=2, env=env) as airflow:
             yield Services(airflow, fast, still, clock, output, keys)
+
+
+@pytest.fixture(scope="session")
+def example(services: Services) -> ExampleRun:
+    before = len(services.fast.submissions)
+    conf = {"limit": 4, "output": str(services.output)}
+    run_id = services.airflow.trigger("enrich_catalog", conf)
+    state = services.airflow.wait_for_run("enrich_catalog", run_id, timeout=240)
+    table = services.output / "enriched_catalog.parquet"
+    return ExampleRun(run_id, state, table, services.fast.submissions[before:])

@@ -1,4 +1,4 @@
-"""What Airflow itself says of the provider: on the command line, in the connection form, by Test connection."""
+"""What Airflow itself says of the provider: its command line, the connection form, Test connection."""
 
 from __future__ import annotations
 
