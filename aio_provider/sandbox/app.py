@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from aio_provider.sandbox import answers, chat, control, files, rules, suno
 from aio_provider.sandbox.answers import ApiError
 from aio_provider.sandbox.faults import CHAT, POLL, SUBMIT, Fault, FaultBoard
-from aio_provider.sandbox.settings import SandboxSettings
+from aio_provider.sandbox.settings import DEFAULT_LIMIT, SandboxSettings
 from aio_provider.sandbox.tasks import Account, InsufficientCreditsError, SandboxTask
 
 API = "/api/v1"
@@ -88,9 +88,9 @@ class Service:
         wait = self.account.admit(key_hash)
         if wait is not None:
             raise self._too_many(wait)
-        return key_hash, self._answer_before(request, fault) if fault is not None else None
+        return key_hash, self._answer_before(fault) if fault is not None else None
 
-    def _answer_before(self, request: Request, fault: Fault) -> Response:
+    def _answer_before(self, fault: Fault) -> Response:
         if fault.name == "drop-before":
             return Dropped(self._drop)
         if fault.name == "502-html":
@@ -108,7 +108,7 @@ class Service:
             headers["Retry-After"] = str(max(1, -int(-wait // 1)))
         elif self.settings.retry_after == "date":
             headers["Retry-After"] = formatdate(self.settings.clock.time() + wait + 1, usegmt=True)
-        limit = self.settings.requests_per_minute
+        limit = self.settings.requests_per_minute or DEFAULT_LIMIT
         return ApiError(429, f"Rate limit exceeded: {limit} requests per minute", headers=headers)
 
     async def _finish(self, response: Response, on: str, kind: str | None) -> Response:
@@ -180,6 +180,7 @@ class Service:
         except InsufficientCreditsError as error:
             raise ApiError(402, str(error)) from error
         self.account.counts["accepted"] += 1
+        suno.accepted(self, task)
         return task
 
     # Polls.

@@ -12,6 +12,8 @@ from pathlib import Path
 from aio_provider.sandbox.clock import Clock, SystemClock
 from aio_provider.sandbox.faults import Fault
 
+#: Requests a minute of one key, as documented.
+DEFAULT_LIMIT = 60
 SHAPES = ("documented", "varied")
 RETRY_AFTER = ("none", "seconds", "date")
 
@@ -44,7 +46,7 @@ class SandboxSettings:
     time_scale: float = 0.01
     long_tail: float = 0.0
     credits: float = 10_000
-    requests_per_minute: int = 60
+    requests_per_minute: int = DEFAULT_LIMIT
     retry_after: str = "none"
     faults: Sequence[str | Fault] = ()
     seed: int = 0

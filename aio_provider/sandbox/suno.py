@@ -32,11 +32,14 @@ def check(service: Service, path: str, body: Mapping[str, Any]) -> None:
     song = service.account.tasks.get(song_id)
     if song is None or not song.endpoint.startswith("/audio/music"):
         raise ApiError(404, f"Task {song_id} was not found")
-    if path == _COVER:
-        covers = service.account.notes.setdefault("covers", set())
-        if song_id in covers:
-            raise ApiError(400, "A cover has already been generated for this task", type="bad_request")
-        covers.add(song_id)
+    if path == _COVER and song_id in service.account.covered:
+        raise ApiError(400, "A cover has already been generated for this task", type="bad_request")
+
+
+def accepted(service: Service, task: SandboxTask) -> None:
+    """Remember which songs have their cover."""
+    if task.endpoint == _COVER:
+        service.account.covered.add(_song_of(task.body))
 
 
 def _song_of(body: Mapping[str, Any]) -> str:

@@ -139,7 +139,7 @@ class Account:
             self._balance = float(self.settings.credits)
             self.tasks: dict[str, SandboxTask] = {}
             self.counts: Counter[str] = Counter()
-            self.notes: dict[str, Any] = {}
+            self.covered: set[str] = set()  # songs that have their cover art
             self._windows = {key: RateWindow(self.settings.requests_per_minute) for key in self._keys}
             self._occurrences: Counter[str] = Counter()
             self._refunds: list[tuple[float, int, SandboxTask]] = []

@@ -66,6 +66,9 @@ def test_a_song_is_extended(client: httpx.Client, song: str, shared: Sandbox) ->
 
 @pytest.mark.parametrize("name", ["task_id", "taskId"])
 def test_a_cover_is_made_once(client: httpx.Client, song: str, shared: Sandbox, name: str) -> None:
+    shared.credits = 0
+    assert client.post("/audio/music/cover/generate", json={name: song}).status_code == 402
+    shared.credits = 100
     answer = client.post("/audio/music/cover/generate", json={name: song}).json()
     cover = answer["data"]["taskId"]
     assert answer == {"code": 200, "msg": "success", "data": {"taskId": cover}}
