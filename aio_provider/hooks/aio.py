@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from airflow.providers.common.compat.sdk import BaseHook
 
 from aio_provider.api.client import AioClient, AsyncAioClient
-from aio_provider.api.errors import AioError, ConfigurationError
+from aio_provider.api.errors import AioError, ConfigurationError, TaskTimeoutError
 from aio_provider.hooks.connection import read_connection, unknown_extras
 from aio_provider.hooks.sending import send_in_turn
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 NOT_FOUND_GRACE = 60.0
 #: seconds for which a connection that was looked up in an event loop is taken as it was
 _LOOKUP_LASTS = 30.0
-#: seconds for a last look at a task whose deadline passed unwatched
-_LAST_LOOK = 30.0
 
 
 class AioHook(BaseHook):
@@ -116,15 +114,24 @@ class AioHook(BaseHook):
         from aio_provider.jobs.poller import shared_poller
 
         settings = await _looked_up_once(self)
-        now = time.time()
-        if deadline is not None and deadline <= now:
-            # It passed while nobody looked (a triggerer was down): look once before giving up.
-            deadline = now + _LAST_LOOK
+        if deadline is not None and deadline <= time.time():
+            return await self._last_look(settings, aio_task_id)
         key = (settings.key_id, settings.requests_per_minute, settings.limiter_url)
         async with shared_poller(key, lambda: poller_of(settings)) as poller:
             return await poller.watch(
                 aio_task_id, kind=kind, model=model, submitted_at=submitted_at, deadline=deadline
             )
+
+    async def _last_look(self, settings: Settings, aio_task_id: str) -> Task:
+        """At a task whose deadline passed while nobody looked: the triggerer was down, not the service."""
+        async with AsyncAioClient(**client_arguments(settings)) as client, budget_of(settings).request():
+            task = await client.get_task(aio_task_id)
+        if not task.done:
+            raise TaskTimeoutError(
+                f"Task {aio_task_id} was still running after its deadline. It goes on at the service.",
+                task_id=aio_task_id,
+            )
+        return task
 
     def ledger(self) -> Ledger:
         """The ledger the connection names in ``ledger_url``, else the ledger file of this machine's user.

@@ -97,6 +97,8 @@ class AioBaseOperator(BaseOperator):
     :param reuse: whose result may stand for this one. ``"run"``: an earlier attempt of this task instance.
         ``"always"``: also this task's in an earlier run, for the same request (needs ``ledger_url``).
         ``"never"``: clearing a finished task pays again; one in flight is still picked up.
+    :param refresh_urls: ask the service again for the URLs of a result that was on record (free): they may
+        have expired since.
     """
 
     template_fields: Sequence[str] = ("model", "request_params", "aio_conn_id")
@@ -120,6 +122,7 @@ class AioBaseOperator(BaseOperator):
         retry_failed: bool = True,
         on_unknown: OnUnknown = "hold",
         reuse: Reuse = "run",
+        refresh_urls: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -133,6 +136,7 @@ class AioBaseOperator(BaseOperator):
         self.retry_failed = retry_failed
         self.on_unknown = on_unknown
         self.reuse = reuse
+        self.refresh_urls = refresh_urls
         self._aio_task_id: str | None = None
         self._result_urls: list[str] = []
 
@@ -165,7 +169,8 @@ class AioBaseOperator(BaseOperator):
                 return self._finish(context, record, identity, found.ended, found.submitted_at)
             if found.result is not None:
                 self.log.info("%s has its result already; nothing is paid.", identity)
-                return self._hand_over(context, {**found.result, "reused": True})
+                result = self._refreshed(record, found.result) if self.refresh_urls else found.result
+                return self._hand_over(context, {**result, "reused": True})
             self._aio_task_id = found.task_id
             self._show(context, found.task_id, f"{settings.base_url}/tasks/{found.task_id}")
             trigger = self._trigger(identity, found.task_id, found.submitted_at)
@@ -263,6 +268,20 @@ class AioBaseOperator(BaseOperator):
             ended = result_of(old.to_dict(), kind=identity.kind, model=None, submitted_at=None)
             record.finish(old.status.value, ended)
             return record.find()
+
+    def _refreshed(self, record: Record, result: dict[str, Any]) -> dict[str, Any]:
+        if not result["task_id"]:  # a chat's answer has no URLs
+            return result
+        try:
+            with self.hook.get_conn() as client:
+                return {**result, "urls": list(client.get_task(result["task_id"]).urls)}
+        except NotFoundError as error:
+            gone = {**result, "status": "expired", "error": str(error)}
+            record.finish("expired", gone)
+            raise AirflowFailException(
+                f"Task {result['task_id']} was paid for, and the service no longer knows it. To pay for a "
+                "new one, set reuse='never' and clear this task."
+            ) from error
 
     def _send(self, record: Record, request: GenerationRequest) -> Found:
         """Send the request and put the id on record at once."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from aio_provider.hooks.results import result_of_entry
-from aio_provider.jobs.ledger import Finished, JobConflictError, JobState, Ledger, new_owner
+from aio_provider.jobs.ledger import (
+    Finished,
+    JobConflictError,
+    JobState,
+    Ledger,
+    LedgerStateError,
+    new_owner,
+)
 from aio_provider.operators.record import (
     IntentLostError,
     JobIdentity,
@@ -24,6 +32,8 @@ from aio_provider.operators.record import (
 if TYPE_CHECKING:
     from aio_provider.jobs.job import Job
     from aio_provider.jobs.ledger import Entry
+
+log = logging.getLogger(__name__)
 
 #: seconds to wait for another process that is just submitting the same job, and between two looks at it
 _PATIENCE, _LOOK = 90.0, 1.0
@@ -99,7 +109,12 @@ class LedgerRecord:
 
     def finish(self, state: str, result: dict[str, Any]) -> None:
         """See :meth:`aio_provider.operators.record.Record.finish`."""
-        self._ledger.finish([finished(self._identity.key, state, result)])
+        try:
+            self._ledger.finish([finished(self._identity.key, state, result)])
+        except LedgerStateError as error:
+            # Somebody has forgotten or settled the job meanwhile. What was paid for is handed over all the
+            # same.
+            log.warning("%s: its end is not on record (%s).", self._identity, error)
 
     def close(self) -> None:
         """Close the ledger."""
@@ -120,7 +135,7 @@ class LedgerRecord:
             if open_entry.state is JobState.ACCEPTED and open_entry.task_id:
                 raise RequestChangedError(open_entry.task_id, str(error)) from error
             raise self._held(f"it has changed since, too ({error})") from error
-        if self._reuse == "never" and entry.state is JobState.SUCCEEDED:
+        if self._reuse == "never" and entry.state in (JobState.SUCCEEDED, JobState.EXPIRED):
             self._ledger.forget([entry.key])
             return self._plan()
         return entry

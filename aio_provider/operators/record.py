@@ -231,7 +231,7 @@ class TaskStateRecord:
             if changed:
                 raise RequestChangedError(entry["task_id"], self._changed_message(entry))
             return False
-        if changed or (state == "succeeded" and self._reuse == "never"):
+        if changed or (state in ("succeeded", "expired") and self._reuse == "never"):
             return True
         if state == "failed":
             if not self._retry_failed:

@@ -89,15 +89,14 @@ def open_record(
     store = context.get("task_state_store")
     if store is not None:
         return Booked(TaskStateRecord(store, identity, log=log, **policy), identity, job, hook.ledger)
+    if request is None:  # the machine that submitted may have been another: its file is not here
+        return Booked(NoRecord(), identity, None, hook.ledger)
     try:
         ledger = hook.ledger()
     except Exception as error:  # noqa: BLE001 - whatever is wrong with that file, the task can do without it
         log.warning("No record is kept, so a retry may pay again (%s): %s", _ADVICE, error)
         return NoRecord()
-    if request is not None:
-        log.warning(
-            "The record is in a file of this machine; a retry on another may pay again (%s).", _ADVICE
-        )
+    log.warning("The record is in a file of this machine; a retry on another may pay again (%s).", _ADVICE)
     return LedgerRecord(ledger, identity, job, **policy)
 
 

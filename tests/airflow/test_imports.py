@@ -1,4 +1,4 @@
-"""DAG files are parsed every few seconds: importing the operators loads nothing heavy that Airflow had not loaded."""
+"""DAG files are parsed every few seconds: importing the operators adds nothing heavy to Airflow's own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ try:
 except ImportError:
     import airflow.models.baseoperator
 from airflow.providers.common.compat.sdk import (
-    DAG, AirflowException, AirflowFailException, AirflowSensorTimeout, BaseHook, BaseOperator, BaseOperatorLink,
+    DAG, AirflowException, AirflowFailException, AirflowSensorTimeout, BaseHook, BaseOperator,
+    BaseOperatorLink,
     BaseSensorOperator, Context, DecoratedOperator, PokeReturnValue, XCom, context_merge, determine_kwargs,
     task_decorator_factory,
 )

@@ -112,6 +112,25 @@ def test_reuse_never_pays_again_for_a_finished_one_only(kept: Instance, aio_sand
     assert len(aio_sandbox.submissions) == 2
 
 
+def test_a_result_on_record_can_be_asked_for_again(kept: Instance, aio_sandbox: Sandbox) -> None:
+    operator = image()
+    wait_inline(operator, kept.context(operator))
+    polls = aio_sandbox.requests["poll"]
+    again = image(refresh_urls=True)
+    assert again.execute(kept.context(again))["urls"]
+    assert aio_sandbox.requests["poll"] == polls + 1
+
+    aio_sandbox.reset()  # the service has forgotten everything
+    with pytest.raises(AirflowFailException, match="no longer knows"):
+        again.execute(kept.context(again))
+    for _ in range(2):
+        with pytest.raises(AirflowFailException, match="paid for"):
+            image().execute(kept.context(operator))
+    assert aio_sandbox.submissions == []
+    anew = image(reuse="never")
+    assert wait_inline(anew, kept.context(anew))["status"] == "succeeded"
+
+
 def test_worker_dies_after_the_answer_was_lost_to_it(
     kept: Instance, aio_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -390,6 +409,32 @@ def test_reuse_always_finds_the_job_of_an_earlier_run(aio_sandbox_env: Sandbox) 
     other["ti"].run_id = "scheduled__2026-11-24"
     wait_inline(image(reuse="always", prompt="a green fox"), other)
     assert len(aio_sandbox_env.submissions) == 2
+
+
+def test_a_result_is_handed_over_although_its_job_was_forgotten(
+    aio_sandbox_env: Sandbox, tmp_path: Path
+) -> None:
+    operator = image()
+    trigger = deferral_of(operator, Instance().context(operator)).trigger
+    with Ledger.open(tmp_path / "aio-ledger.sqlite") as ledger:
+        ledger.forget([trigger.job_key], force=True)
+    event = fire(trigger)
+    assert operator.execute_complete(Instance().context(operator), event)["status"] == "succeeded"
+
+
+def test_another_machine_without_a_ledger_hands_over_and_books(
+    aio_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in aio_sandbox.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AIO_LEDGER", str(tmp_path / "one.sqlite"))
+    operator = image()
+    event = fire(deferral_of(operator, Instance().context(operator)).trigger)
+    monkeypatch.setenv("AIO_LEDGER", str(tmp_path / "other.sqlite"))
+    assert operator.execute_complete(Instance().context(operator), event)["status"] == "succeeded"
+    with Ledger.open(tmp_path / "other.sqlite") as ledger:
+        [entry] = ledger.entries()
+    assert (entry.state, entry.credits) == (JobState.SUCCEEDED, aio_sandbox.charged)
 
 
 # -- helpers -------------------------------------------------------------------------------------------------

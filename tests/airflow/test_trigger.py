@@ -72,6 +72,10 @@ def test_a_deadline_that_passed_while_nobody_looked_gets_one_look(aio_sandbox_en
     trigger = submitted(aio_sandbox_env)
     trigger.deadline = trigger.submitted_at - 3600
     trigger.submitted_at -= 7200
+    aio_sandbox_env.add_fault("never-ends@1")
+    stuck = submitted(aio_sandbox_env, deadline=trigger.deadline)
+    assert fire(stuck)["status"] == "timeout"
+    time.sleep(0.2)  # the picture of the first one takes some hundredths of a second
     assert fire(trigger)["status"] == "done"
 
 
