@@ -72,6 +72,11 @@ matrix-2.11: $(STAMP_211)
 	$(VENV_211)/bin/python -m pytest -n 2 --dist loadgroup $(UNIT) $(PYTEST_ARGS)
 endif
 
+.PHONY: chaos
+chaos: $(STAMP) ## kill runs 250 times (SQLite and PostgreSQL) and compare what is left with what was charged
+	$(BIN)/python -m tests.chaos --kills 200
+	$(BIN)/python -m tests.chaos --kills 50 --database postgresql
+
 .PHONY: lint
 lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

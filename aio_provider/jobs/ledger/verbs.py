@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from aio_provider.jobs.ledger import late
 from aio_provider.jobs.ledger.errors import LedgerError, LedgerStateError
 from aio_provider.jobs.ledger.model import ENDED, STEPS, Entry, Finished, JobState
-from aio_provider.jobs.ledger.planning import LOCKED, chunks, has_lapsed
+from aio_provider.jobs.ledger.planning import chunks, has_lapsed
 from aio_provider.jobs.ledger.planning import hold as hold_lapsed
 from aio_provider.jobs.ledger.schema import PRESENT, entry_of, jobs
 
@@ -283,10 +283,22 @@ def _waves(items: Sequence[Any]) -> list[list[int]]:
     return waves
 
 
+# What the steps look at, and no more: every verb of every job reads it.
+_LOOKED_AT = sa.select(
+    *(jobs.c.key, jobs.c.fingerprint, jobs.c.attempt, jobs.c.state, jobs.c.owner, jobs.c.service_task_id),
+    *(jobs.c.urls, jobs.c.text, jobs.c.credits, jobs.c.finished_at),
+)
+_LOOK = (
+    _LOOKED_AT.where(jobs.c.key.in_(sa.bindparam("keys", expanding=True)))
+    .order_by(jobs.c.key)
+    .with_for_update()
+)
+
+
 def _rows(conn: Connection, keys: Iterable[str]) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for some in chunks(sorted(set(keys))):
-        rows.update((row.key, row) for row in conn.execute(LOCKED, {"keys": list(some)}))
+        rows.update((row.key, row) for row in conn.execute(_LOOK, {"keys": list(some)}).all())
     return rows
 
 
