@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import re
@@ -156,21 +155,14 @@ class _Target:
     def _fetch(self, url: str, path: str, overwrite: bool) -> tuple[int, str]:
         """Size and SHA-256 of the file, fetched unless it is there."""
         if overwrite or not self._exists(path):
-            if url.startswith("data:"):
-                self._write_inline(url, path)
-            else:
-                fetch(url, path, max_bytes=self._max_bytes, allow_private=self._may_be_private(url))
+            done = fetch(url, path, max_bytes=self._max_bytes, allow_private=self._may_be_private(url))
+            return done.size, done.sha256
         digest, size = hashlib.sha256(), 0
         with fsspec.open(path, "rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
                 size += len(chunk)
         return size, digest.hexdigest()
-
-    def _write_inline(self, url: str, path: str) -> None:
-        # a service that answers with the file itself: see AioClient.submit
-        with fsspec.open(path, "wb") as file:
-            file.write(base64.b64decode(url.partition(",")[2]))
 
     def _ask_again(self, row: _Row) -> _Row | None:
         """The row with the URLs that the service gives now; ``None`` when it cannot be asked."""

@@ -103,6 +103,7 @@ def test_the_view_suits_the_place() -> None:
 
 def test_in_a_notebook_it_is_one_output_redrawn_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the kernel's messages would be, caught where IPython hands them over."""
+    pytest.importorskip("IPython")
     from IPython.core.displaypub import DisplayPublisher
     from IPython.core.interactiveshell import InteractiveShell
 
