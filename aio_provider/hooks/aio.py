@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -84,18 +85,22 @@ class AioHook(BaseHook):
     ) -> Task:
         """Submit one generation in its turn; see :func:`aio_provider.hooks.sending.send_in_turn`."""
         settings = await self.aget_settings()
-        async with AsyncAioClient(**client_arguments(settings), retry=None) as client:
-            budget = budget_of(settings)
-            return await send_in_turn(lambda: client.submit(request), budget, intend=intend, release=release)
+        with budget_of(settings) as budget:
+            async with AsyncAioClient(**client_arguments(settings), retry=None) as client:
+                return await send_in_turn(
+                    lambda: client.submit(request), budget, intend=intend, release=release
+                )
 
     async def chat(
         self, request: GenerationRequest, *, intend: Callable[[], None], release: Callable[[], None]
     ) -> ChatCompletion:
         """Ask a chat model in its turn; otherwise as :meth:`submit`."""
         settings = await self.aget_settings()
-        async with AsyncAioClient(**client_arguments(settings), retry=None) as client:
-            budget = budget_of(settings)
-            return await send_in_turn(lambda: client.chat(request), budget, intend=intend, release=release)
+        with budget_of(settings) as budget:
+            async with AsyncAioClient(**client_arguments(settings), retry=None) as client:
+                return await send_in_turn(
+                    lambda: client.chat(request), budget, intend=intend, release=release
+                )
 
     async def watch(
         self, aio_task_id: str, *, kind: str, model: str | None, submitted_at: float, deadline: float | None
@@ -117,15 +122,17 @@ class AioHook(BaseHook):
         if deadline is not None and deadline <= time.time():
             return await self._last_look(settings, aio_task_id)
         key = (settings.key_id, settings.requests_per_minute, settings.limiter_url)
-        async with shared_poller(key, lambda: poller_of(settings)) as poller:
-            return await poller.watch(
-                aio_task_id, kind=kind, model=model, submitted_at=submitted_at, deadline=deadline
-            )
+        with budget_of(settings) as budget:
+            async with shared_poller(key, lambda: poller_of(settings, budget)) as poller:
+                return await poller.watch(
+                    aio_task_id, kind=kind, model=model, submitted_at=submitted_at, deadline=deadline
+                )
 
     async def _last_look(self, settings: Settings, aio_task_id: str) -> Task:
         """At a task whose deadline passed while nobody looked: the triggerer was down, not the service."""
-        async with AsyncAioClient(**client_arguments(settings)) as client, budget_of(settings).request():
-            task = await client.get_task(aio_task_id)
+        with budget_of(settings) as budget:
+            async with AsyncAioClient(**client_arguments(settings)) as client, budget.request():
+                task = await client.get_task(aio_task_id)
         if not task.done:
             raise TaskTimeoutError(
                 f"Task {aio_task_id} was still running after its deadline. It goes on at the service.",
@@ -226,21 +233,28 @@ async def _looked_up_once(hook: AioHook) -> Settings:
     return await asyncio.shield(lookup)  # one who is cancelled leaves it to the others
 
 
-def budget_of(settings: Settings) -> RateBudget:
+@contextmanager
+def budget_of(settings: Settings) -> Iterator[RateBudget]:
     """The rate budget of the key, shared with whoever else uses it as ``limiter_url`` says."""
     from aio_provider.jobs.pacing import rate_budget
 
-    return rate_budget(settings.requests_per_minute, limiter_url=settings.limiter_url, key_id=settings.key_id)
+    budget = rate_budget(
+        settings.requests_per_minute, limiter_url=settings.limiter_url, key_id=settings.key_id
+    )
+    try:
+        yield budget
+    finally:
+        budget.close()
 
 
-def poller_of(settings: Settings) -> Poller:
-    """A poller with a client, a budget and a plan of its own."""
+def poller_of(settings: Settings, budget: RateBudget) -> Poller:
+    """A poller with a client and a plan of its own."""
     from aio_provider.jobs.poller import Poller
     from aio_provider.jobs.polling import PollPlan, catalog_prior
 
     client = AsyncAioClient(**client_arguments(settings), retry=None)
     plan = PollPlan(catalog_prior(settings.latency_scale))
-    return Poller(client, budget_of(settings), plan, not_found_grace=NOT_FOUND_GRACE)
+    return Poller(client, budget, plan, not_found_grace=NOT_FOUND_GRACE)
 
 
 def client_arguments(settings: Settings) -> dict[str, Any]:
