@@ -183,7 +183,7 @@ class AsyncLedger:
         self._renew_at = time.monotonic() + self.ledger.lease.total_seconds() / 3
         try:
             self.ledger.renew(self.owner)
-        except LedgerError as error:
+        except Exception as error:  # noqa: BLE001 - whoever waits must not be left waiting for this thread
             log.warning("leases not renewed: %s", error)  # the verb that follows the POST raises it
 
     def _carry_out(self, batch: Sequence[_Call]) -> None:

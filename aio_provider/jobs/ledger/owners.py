@@ -28,7 +28,7 @@ def is_gone(owner: str | None) -> bool:
     :func:`new_owner` did not make. Then the lease alone decides.
     """
     parts = (owner or "").split("|")
-    if len(parts) != 6 or not parts[1] or not parts[2] or not parts[4]:
+    if len(parts) != 6 or not all(parts) or not parts[3].isdigit():
         return False
     host, boot, namespace, pid, started, _ = parts
     if host != socket.gethostname()[:80] or namespace != _namespace():
