@@ -18,15 +18,14 @@ from typing import Any
 
 import httpx
 import pandas as pd
-from airflow_stack import AirflowStack, StackError, free_port, stop_recorded
+from airflow_stack import DONE_STATES, AirflowStack, StackError, free_port, stop_recorded
 
 from aio_provider.sandbox.environment import environment
 
 ROOT = Path(__file__).resolve().parents[1]
-OUTPUT = ROOT / "demo-output"
-RUNNING = ROOT / ".demo-running.json"
 
 DAG = "enrich_catalog"
+RECORD = "running.json"  # in the output folder: what is to be stopped
 SANDBOX_KEY = "aio_sandbox_key"
 REQUESTS_PER_MINUTE = 60  # the service's own limit
 TIME_SCALE = 0.1  # a video takes seconds here, not minutes
@@ -38,15 +37,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--keep", action="store_true", help="leave Airflow and the sandbox running")
     parser.add_argument("--stop", action="store_true", help="stop what an earlier --keep left running")
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "demo-output", help="emptied first (%(default)s)"
+    )
     options = parser.parse_args()
+    output: Path = options.output.resolve()
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, _interrupt)
-    stopped = stop_recorded(RUNNING)
+    stopped = stop_recorded(output / RECORD)
     if options.stop:
         say("Stopped." if stopped else "Nothing was running.")
         return 0
     try:
-        return demo(options.keep)
+        return demo(output, options.keep)
     except StackError as error:
         say(f"The demo failed: {error}")
     except KeyboardInterrupt:
@@ -55,40 +58,38 @@ def main() -> int:
     return 1
 
 
-def demo(keep: bool) -> int:
+def demo(output: Path, keep: bool) -> int:
     """Start everything, run the DAG, print what it made and cost, stop everything."""
     began = time.monotonic()
-    shutil.rmtree(OUTPUT, ignore_errors=True)
-    OUTPUT.mkdir()
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir()
     sandbox_port = free_port()
     settings = environment(
         f"http://127.0.0.1:{sandbox_port}/api/v1",
         SANDBOX_KEY,
         requests_per_minute=REQUESTS_PER_MINUTE,
         latency_scale=TIME_SCALE,
-        ledger=f"sqlite:///{OUTPUT / 'ledger.sqlite'}",
+        ledger=f"sqlite:///{output / 'ledger.sqlite'}",
     )
     sandbox = [sys.executable, "-m", "aio_provider.cli", "sandbox", "--port", str(sandbox_port)]
     sandbox += ["--time-scale", str(TIME_SCALE), "--requests-per-minute", str(REQUESTS_PER_MINUTE)]
     connection = {"AIRFLOW_CONN_AIO_DEFAULT": settings["AIRFLOW_CONN_AIO_DEFAULT"]}
-    stack = AirflowStack(OUTPUT / "airflow", [ROOT / "dags_examples"], env=connection, record=RUNNING)
+    stack = AirflowStack(output / "airflow", [ROOT / "dags_examples"], env=connection, record=output / RECORD)
     finished = False
     try:
         say("Starting the sandbox and Airflow: api-server, scheduler, dag-processor, triggerer …")
         stack.spawn("sandbox", sandbox)
         stack.start()
         say(f"All are up after {time.monotonic() - began:.0f} s, on loopback only. Running {DAG} …")
-        run_id = stack.trigger(DAG, {"output": str(OUTPUT)})
+        run_id = stack.trigger(DAG, {"output": str(output)})
         state, instances = watch(stack, run_id, began)
         finished = True
         if state != "success":
             report_failure(stack, run_id, instances)
             return 1
-        charged = httpx.get(f"http://127.0.0.1:{sandbox_port}/sandbox/state", trust_env=False).json()[
-            "charged"
-        ]
-        report(pd.read_parquet(OUTPUT / "enriched_catalog.parquet"), charged)
-        say(f"\nDone in {time.monotonic() - began:.0f} s. Everything the run wrote is in {OUTPUT.name}/.")
+        asked = httpx.get(f"http://127.0.0.1:{sandbox_port}/sandbox/state", trust_env=False)
+        report(pd.read_parquet(output / "enriched_catalog.parquet"), asked.json()["charged"])
+        say(f"\nDone in {time.monotonic() - began:.0f} s. Everything the run wrote is in {output}.")
         return 0
     finally:
         if keep and finished:
@@ -99,16 +100,25 @@ def demo(keep: bool) -> int:
 
 
 def watch(stack: AirflowStack, run_id: str, began: float) -> tuple[str, list[dict[str, Any]]]:
-    """Wait for the run, with a line whenever something has changed."""
-    found: tuple[str, list[dict[str, Any]]] = ("", [])
-    shown = ""
-    for found in stack.watch(DAG, run_id, PATIENCE):
-        counts = Counter(instance["state"] or "to come" for instance in found[1])
-        line = ", ".join(f"{counts[name]} {name}" for name in sorted(counts))
-        if line != shown:
-            say(f"{time.monotonic() - began:5.0f} s  {line}")
-            shown = line
-    return found
+    """Wait for the run, with a line every few seconds while something changes."""
+    state, instances = "", list[dict[str, Any]]()
+    shown, shown_at = "", 0.0
+    for state, instances in stack.watch(DAG, run_id, PATIENCE):
+        counts = Counter(instance["state"] for instance in instances)
+        parts = {
+            "running": counts["running"],
+            "waiting for the service": counts["deferred"],
+            "up for retry": counts["up_for_retry"],
+            "failed": counts["failed"],
+        }
+        line = f"{counts['success']:3} of {len(instances)} tasks done" + "".join(
+            f", {count} {name}" for name, count in parts.items() if count
+        )
+        now = time.monotonic()
+        if line != shown and (now - shown_at > 2.5 or state in DONE_STATES):
+            say(f"{now - began:5.0f} s  {line}")
+            shown, shown_at = line, now
+    return state, instances
 
 
 def report(table: pd.DataFrame, charged: float) -> None:
@@ -141,7 +151,7 @@ def report_failure(stack: AirflowStack, run_id: str, instances: list[dict[str, A
         if instance["state"] == "failed":
             log = stack.task_log(DAG, run_id, instance["task_id"])
             say(f"\n{instance['task_id']} failed:\n{log[-4000:]}")
-    say(f"\nThe run failed. Logs are in {stack.home.relative_to(ROOT)}/logs.")
+    say(f"\nThe run failed. Logs are in {stack.home / 'logs'}.")
 
 
 def say(text: str) -> None:
