@@ -8,28 +8,34 @@ sure polls before speculative ones, turns shared between users, and one gate tha
 from __future__ import annotations
 
 import asyncio
-import heapq
+import logging
 import random
+import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from enum import IntEnum
-from itertools import count
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
 
+from aio_provider.api.errors import ConfigurationError
+from aio_provider.jobs.turns import Priority, TurnQueue
 
-class Priority(IntEnum):
-    """Which of one user's waiting requests goes first; the lowest does."""
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
-    #: a submission, where only the end of the whole batch counts
-    SUBMIT_FIRST = 0
-    #: a poll that will almost surely find its task done
-    SURE_POLL = 1
-    SUBMIT = 2
-    #: a poll that may find its task done: goes only when nothing else waits
-    SPARE_POLL = 3
+__all__ = [
+    "MemoryRateBudget",
+    "PacedBudget",
+    "Priority",
+    "RateBudget",
+    "Turn",
+    "UnlimitedBudget",
+    "Window",
+    "rate_budget",
+]
+
+log = logging.getLogger(__name__)
 
 
 class Turn(Protocol):
@@ -111,12 +117,15 @@ class PacedBudget:
         self._clock = clock
         self._space = 60.0 / per_minute
         self._burst = burst if burst is not None else max(1, round(per_minute / 12))
-        self._queue = _Queue()
+        self._queue = TurnQueue()
         self._server: asyncio.Task[None] | None = None
         self._nap: asyncio.Future[None] | None = None
         # When the next request is due if requests were evenly spaced (a leaky bucket's virtual time).
         self._due = float("-inf")
         self._slow = 1.0
+        self._thread: ThreadPoolExecutor | None = None
+        self._users = 1
+        self._let_go: Callable[[], None] | None = None
 
     @property
     def per_minute(self) -> float:
@@ -137,14 +146,21 @@ class PacedBudget:
             # Someone else uses the key. Spread the tries out, and send more slowly until it goes well again.
             self._slow = min(self._slow * 1.5, 30.0)
             seconds = self._space * self._slow * _FIRST_BACKOFF_TURNS * random.uniform(0.5, 1.0)
-        self._window.close_for(seconds, now)
+        self._tell(self._window.close_for, seconds, now)
         self._due = max(self._due, now + seconds)
 
     def available(self) -> int:
         return self._window.room(self._clock())
 
     def close(self) -> None:
-        """Release what the window holds open."""
+        """Release what the window holds open, once the last who shares this budget is done with it."""
+        self._users -= 1
+        if self._users:
+            return
+        if self._let_go is not None:
+            self._let_go()
+        if self._thread is not None:
+            self._thread.shutdown(wait=True)
         self._window.close()
 
     async def _turn(self, priority: Priority, user: object) -> Any:
@@ -156,18 +172,20 @@ class PacedBudget:
             return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._window.withdraw(turn.result())
+                self._withdraw(turn.result())
             else:
                 self._queue.discard(turn)
             raise
 
-    def _answered(self, item: Any) -> None:
-        self._window.answered(item, self._clock())
+    def _answered(self, turn: tuple[Window, Any]) -> None:
+        window, item = turn
+        self._tell(window.answered, item, self._clock())
         self._slow = max(1.0, self._slow * 0.98)
         self._wake()
 
-    def _withdraw(self, item: Any) -> None:
-        self._window.withdraw(item)
+    def _withdraw(self, turn: tuple[Window, Any]) -> None:
+        window, item = turn
+        self._tell(window.withdraw, item)
         self._due -= self._space
         self._wake()
 
@@ -181,7 +199,7 @@ class PacedBudget:
                 if self._due - now > slack:
                     await self._sleep(self._due - now - slack)
                     continue
-                item, wait = self._window.take(now)
+                item, wait = await self._take(now)
                 if item is None:
                     # After a forced wait there is no burst to make up for it: it would return every minute.
                     self._due = max(self._due, now + wait + slack)
@@ -190,14 +208,47 @@ class PacedBudget:
                 self._due = max(self._due, now - self._space) + self._space * self._slow
                 turn = self._queue.pop()
                 if turn is None:
-                    self._withdraw(item)
+                    self._withdraw((self._window, item))
                 else:
-                    turn.set_result(item)
+                    turn.set_result((self._window, item))
         except Exception as error:  # noqa: BLE001 - the window failed: whoever waits must hear of it
             while (turn := self._queue.pop()) is not None:
                 turn.set_exception(error)
         finally:
             self._server = None
+
+    async def _take(self, now: float) -> tuple[Any | None, float]:
+        if not self._window.blocking:
+            return self._window.take(now)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._worker(), self._window.take, now)
+        except Exception as error:  # noqa: BLE001 - whatever the database's driver raises
+            # A limit that is not shared may earn a 429, which hurts nobody; no limiter should stop a run.
+            log.warning(
+                "The shared rate limit failed; this process goes on by itself: %s: %s",
+                type(error).__name__,
+                error,
+            )
+            from aio_provider.jobs.windows import MemoryWindow
+
+            self._window = MemoryWindow(self._per_minute)
+            return self._window.take(now)
+
+    def _tell(self, call: Callable[..., None], *arguments: Any) -> None:
+        """Tell a window something; nobody waits for it."""
+        if getattr(call, "__self__", self._window).blocking:
+            self._worker().submit(call, *arguments).add_done_callback(_log_failure)
+        else:
+            call(*arguments)
+
+    def _worker(self) -> ThreadPoolExecutor:
+        # One thread: what is told is told in order.
+        if self._thread is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="aio-limiter")
+        return self._thread
 
     async def _sleep(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -274,13 +325,63 @@ class UnlimitedBudget:
 
 
 def rate_budget(per_minute: float, limiter_url: str | None = None, key_id: str = "") -> RateBudget:
-    """The budget of one key.
+    """The budget of one key; in one event loop the same for everyone who asks. Close it when done.
 
     :param per_minute: requests in any 60 seconds; 0: no limit.
-    :param limiter_url: who shares it; see :class:`aio_provider.jobs.settings.Settings`.
+    :param limiter_url: who shares the count: ``None``: all processes of this user on this machine, by a
+        file; ``redis://…`` or ``postgresql://…``: several machines; ``file://PATH``; ``memory://``: only this
+        process.
     :param key_id: which key, see :func:`aio_provider.jobs.settings.key_id`.
+    :raises ConfigurationError: a ``limiter_url`` that is not understood or cannot be used.
     """
-    return MemoryRateBudget(per_minute)
+    if not per_minute:
+        return UnlimitedBudget()
+    try:
+        budgets = _budgets.setdefault(asyncio.get_running_loop(), {})
+    except RuntimeError:  # no loop is running: nobody to share with
+        return PacedBudget(per_minute, _window(per_minute, limiter_url, key_id))
+    place = (key_id, per_minute, limiter_url)
+    budget = budgets.get(place)
+    if budget is not None:
+        budget._users += 1
+        return budget
+    budget = budgets[place] = PacedBudget(per_minute, _window(per_minute, limiter_url, key_id))
+
+    def let_go() -> None:
+        budgets.pop(place, None)
+
+    budget._let_go = let_go
+    return budget
+
+
+def _window(per_minute: float, limiter_url: str | None, key_id: str) -> Window:
+    if limiter_url is not None and limiter_url.startswith("memory:"):
+        from aio_provider.jobs.windows import MemoryWindow
+
+        with _windows_lock:
+            return _windows.setdefault((key_id, per_minute), MemoryWindow(per_minute))
+    from aio_provider.jobs.shared_windows import shared_window
+
+    try:
+        return shared_window(limiter_url, key_id, per_minute)
+    except (ConfigurationError, OSError) as error:
+        if limiter_url is not None:
+            raise
+        log.warning("The rate limit is not shared with other processes: %s", error)
+        return _window(per_minute, "memory:", key_id)
+
+
+def _log_failure(done: Future[None]) -> None:
+    if not done.cancelled() and (error := done.exception()) is not None:
+        # The entry stays as it was: it counts from when the request was sent.
+        log.warning("The shared rate limit could not be told: %s: %s", type(error).__name__, error)
+
+
+_budgets: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Any, ...], PacedBudget]] = (
+    WeakKeyDictionary()
+)
+_windows: dict[tuple[str, float], Window] = {}
+_windows_lock = threading.Lock()
 
 
 class _Request:
@@ -306,61 +407,3 @@ class _Request:
         item, self._item = self._item, None
         if item is not None:
             self._budget._withdraw(item)
-
-
-class _Queue:
-    """Those who wait: users in turn, each user's own by priority, spare polls after everything else."""
-
-    def __init__(self) -> None:
-        self._seq = count()
-        self._levels: tuple[_Users, _Users] = (OrderedDict(), OrderedDict())
-        self._size = 0
-        self.submissions = 0
-
-    def __len__(self) -> int:
-        return self._size
-
-    def push(self, priority: Priority, user: object, turn: asyncio.Future[Any]) -> None:
-        users = self._levels[priority == Priority.SPARE_POLL]
-        heapq.heappush(users.setdefault(user, []), (priority, next(self._seq), turn))
-        self._count(priority, +1)
-
-    def pop(self) -> asyncio.Future[Any] | None:
-        for users in self._levels:
-            while users:
-                user, heap = users.popitem(last=False)
-                found = self._first(heap)
-                if heap:
-                    users[user] = heap  # at the end: the others' turn first
-                if found is not None:
-                    return found
-        return None
-
-    def discard(self, turn: asyncio.Future[Any]) -> None:
-        for users in self._levels:
-            for user, heap in users.items():
-                kept = [entry for entry in heap if entry[2] is not turn]
-                if len(kept) < len(heap):
-                    self._count(next(entry[0] for entry in heap if entry[2] is turn), -1)
-                    heapq.heapify(kept)
-                    if kept:
-                        users[user] = kept
-                    else:
-                        del users[user]
-                    return
-
-    def _first(self, heap: list[tuple[Priority, int, asyncio.Future[Any]]]) -> asyncio.Future[Any] | None:
-        while heap:
-            priority, _, turn = heapq.heappop(heap)
-            self._count(priority, -1)
-            if not turn.done():
-                return turn
-        return None
-
-    def _count(self, priority: Priority, by: int) -> None:
-        self._size += by
-        if priority in (Priority.SUBMIT, Priority.SUBMIT_FIRST):
-            self.submissions += by
-
-
-_Users = OrderedDict[object, list[tuple[Priority, int, "asyncio.Future[Any]"]]]

@@ -1,0 +1,344 @@
+"""The last minute's requests of a key, counted for several processes: in a file, PostgreSQL, or Redis.
+
+The rule is pyrate-limiter's sliding window, here too. Two counts are kept: of requests sent, which spaces the
+processes' requests between them, and of requests answered, which is the limit itself. A process that dies
+leaves nothing locked: its requests count for a minute and are gone.
+
+All calls block for about a millisecond and are made in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import sqlalchemy as sa
+from pyrate_limiter import Decision, Rate, RateItem, RedisBucket, SlidingWindowLog
+from sqlalchemy.engine import Connection, Engine
+
+from aio_provider.api.errors import ConfigurationError
+from aio_provider.jobs.windows import minute_rate
+
+#: entries dated later than this were made before the clock was set back
+_FUTURE_MS = 5 * 60_000
+_BUSY_SECONDS = 10.0
+
+_metadata = sa.MetaData()
+_log = sa.Table(
+    "aio_limiter_log",
+    _metadata,
+    sa.Column("key_id", sa.String(32), nullable=False),
+    sa.Column("name", sa.String(32), primary_key=True),
+    sa.Column("sent_at", sa.BigInteger, nullable=False),  # milliseconds since the epoch
+    sa.Column("counted_at", sa.BigInteger, nullable=False),
+    sa.Index("aio_limiter_log_sent", "key_id", "sent_at"),
+    sa.Index("aio_limiter_log_counted", "key_id", "counted_at"),
+)
+_gate = sa.Table(
+    "aio_limiter_gate",
+    _metadata,
+    sa.Column("key_id", sa.String(32), primary_key=True),
+    sa.Column("closed_until", sa.BigInteger, nullable=False),
+)
+
+
+def spacing_rate(per_minute: float) -> Rate:
+    """So many requests at once at most, and in the long run hardly faster than the limit.
+
+    Half a second's worth, and five at least: where processes meet, each takes a moment to notice its turn,
+    which the tenth that this allows above the limit makes good. The limit itself is the other count.
+    """
+    together = max(5, int(per_minute / 120))
+    return Rate(together, max(1, int(0.9 * together * 60_000 / per_minute)))
+
+
+class SqlWindow:
+    """The count in a database: a SQLite file for this machine's processes, PostgreSQL for several machines'.
+
+    :param url: ``sqlite:///…`` or ``postgresql://…``.
+    :param key_id: which key; see :func:`aio_provider.jobs.settings.key_id`.
+    :param per_minute: requests in any 60 seconds, above 0.
+    :raises ConfigurationError: no such database, or no driver for it.
+    """
+
+    blocking = True
+
+    def __init__(self, url: str, key_id: str, per_minute: float) -> None:
+        self._key = key_id
+        self._rate = minute_rate(per_minute)
+        self._turns = spacing_rate(per_minute)
+        self._jitter = 0.2 * 60.0 / per_minute
+        self._rule = SlidingWindowLog()
+        # One connection, used by one thread at a time.
+        self._mutex = threading.Lock()
+        self._sqlite = url.startswith("sqlite")
+        self._engine = _engine(url, self._sqlite)
+        try:
+            with self._locked() as conn:
+                _metadata.create_all(conn)
+        except sa.exc.DBAPIError as error:
+            raise ConfigurationError(
+                f"The rate limiter's database cannot be used: {type(error.orig).__name__}."
+            ) from error
+
+    def take(self, now: float) -> tuple[str | None, float]:
+        """Enter one request, if there is room; else say when to ask again."""
+        with self._locked() as conn:
+            at = self._now(conn)
+            closed = conn.execute(
+                sa.select(_gate.c.closed_until).where(_gate.c.key_id == self._key)
+            ).scalar_one_or_none()
+            if closed is not None and at < closed:
+                return None, min(closed - at, _FUTURE_MS) / 1000 + self._late()
+            self._forget(conn, at)
+            for rate, column in ((self._turns, _log.c.sent_at), (self._rate, _log.c.counted_at)):
+                decision = self._decide(conn, rate, column, at)
+                if not decision.allowed:
+                    return None, (decision.retry_after_ms or 1) / 1000 + self._late()
+            name = uuid.uuid4().hex
+            conn.execute(_log.insert().values(key_id=self._key, name=name, sent_at=at, counted_at=at))
+            return name, 0.0
+
+    def answered(self, item: str, now: float) -> None:
+        """The answer is here: the entry's minute begins."""
+        with self._locked() as conn:
+            conn.execute(_log.update().where(_log.c.name == item).values(counted_at=self._now(conn) + 1))
+
+    def withdraw(self, item: str) -> None:
+        """Nothing was sent after all."""
+        with self._locked() as conn:
+            conn.execute(_log.delete().where(_log.c.name == item))
+
+    def close_for(self, seconds: float, now: float) -> None:
+        """Admit nothing of any process for a while."""
+        with self._locked() as conn:
+            until = self._now(conn) + ceil(seconds * 1000)
+            done = conn.execute(
+                _gate.update().where(_gate.c.key_id == self._key).values(closed_until=until)
+            ).rowcount
+            if not done:
+                conn.execute(_gate.insert().values(key_id=self._key, closed_until=until))
+
+    def room(self, now: float) -> int:
+        """How many requests would be admitted now, were they not spaced."""
+        with self._locked() as conn:
+            at = self._now(conn)
+            closed = conn.execute(
+                sa.select(_gate.c.closed_until).where(_gate.c.key_id == self._key)
+            ).scalar_one_or_none()
+            if closed is not None and at < closed:
+                return 0
+            used = self._count(conn, _log.c.counted_at, self._rule.window_start(self._rate, at))
+            return max(0, self._rate.limit - used)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._engine.dispose()
+
+    def _decide(self, conn: Connection, rate: Rate, column: Any, at: int) -> Decision:
+        def newest(offset: int) -> int | None:
+            query = sa.select(column).where(_log.c.key_id == self._key).order_by(column.desc())
+            found: int | None = conn.execute(query.limit(1).offset(offset)).scalar_one_or_none()
+            return found
+
+        used = self._count(conn, column, self._rule.window_start(rate, at))
+        return self._rule.decide([rate], [used], 1, at, newest)
+
+    def _count(self, conn: Connection, column: Any, since: int) -> int:
+        query = sa.select(sa.func.count()).where(_log.c.key_id == self._key, column >= since)
+        return int(conn.execute(query).scalar_one())
+
+    def _forget(self, conn: Connection, at: int) -> None:
+        old = at - max(self._rate.interval, self._turns.interval) - 1000
+        conn.execute(
+            _log.delete().where(
+                _log.c.key_id == self._key,
+                sa.or_(
+                    sa.and_(_log.c.counted_at < old, _log.c.sent_at < old),
+                    _log.c.counted_at > at + _FUTURE_MS,
+                ),
+            )
+        )
+
+    def _late(self) -> float:
+        # Those who wait for the same moment come one after the other, each time in another order.
+        return random.uniform(0.0, self._jitter)
+
+    def _now(self, conn: Connection) -> int:
+        if self._sqlite:
+            return time.time_ns() // 1_000_000
+        seconds = conn.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one()
+        return int(float(seconds) * 1000)
+
+    @contextmanager
+    def _locked(self) -> Iterator[Connection]:
+        """A transaction that no other process's overlaps."""
+        with self._mutex, self._engine.begin() as conn:
+            if not self._sqlite:
+                conn.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:key))"), {"key": self._key})
+            yield conn
+
+
+class RedisWindow:
+    """The count in Redis, by pyrate-limiter's own bucket, on Redis' clock.
+
+    :param url: ``redis://…`` or ``rediss://…``.
+    :raises ConfigurationError: no driver, or no server.
+    """
+
+    blocking = True
+
+    def __init__(self, url: str, key_id: str, per_minute: float) -> None:
+        try:
+            import redis
+        except ImportError as error:
+            raise ConfigurationError(
+                "A redis:// limiter_url needs its driver: pip install 'aio-provider[redis]'."
+            ) from error
+        self._redis: Any = redis.Redis.from_url(url, socket_timeout=_BUSY_SECONDS)
+        self._jitter = 0.2 * 60.0 / per_minute
+        self._name = f"aio:limiter:{key_id}"
+        turns, minute = spacing_rate(per_minute), minute_rate(per_minute)
+        self._keep = 2 * minute.interval
+        try:
+            self._turns: RedisBucket = RedisBucket.init([turns], self._redis, f"{self._name}:turns")
+            self._minute: RedisBucket = RedisBucket.init([minute], self._redis, f"{self._name}:minute")
+        except redis.RedisError as error:
+            raise ConfigurationError(f"The rate limiter's Redis cannot be used: {error}.") from error
+        self._limit = minute
+
+    def take(self, now: float) -> tuple[tuple[str, int] | None, float]:
+        """Enter one request, if there is room; else say when to ask again."""
+        closed = self._redis.pttl(f"{self._name}:closed")
+        if closed > 0:
+            return None, closed / 1000 + self._late()
+        at = self._now()
+        name = uuid.uuid4().hex
+        turn = RateItem(name, at)
+        decision: Any = self._turns.put_decision(turn)  # never awaitable: the client is not async
+        if not decision.allowed:
+            return None, (decision.retry_after_ms or 1) / 1000 + self._late()
+        decision = self._minute.put_decision(RateItem(name, at))
+        if not decision.allowed:
+            self._take_out(f"{self._name}:turns", name, at)
+            return None, (decision.retry_after_ms or 1) / 1000 + self._late()
+        for bucket in (self._turns, self._minute):
+            bucket.leak(at)
+            self._redis.pexpire(bucket.bucket_key, self._keep)
+        return (name, at), 0.0
+
+    def answered(self, item: tuple[str, int], now: float) -> None:
+        """The answer is here: the entry's minute begins."""
+        name, at = item
+        for member in self._take_out(f"{self._name}:minute", name, at):
+            self._redis.zadd(f"{self._name}:minute", {member: self._now()})
+
+    def withdraw(self, item: tuple[str, int]) -> None:
+        """Nothing was sent after all."""
+        for key in ("turns", "minute"):
+            self._take_out(f"{self._name}:{key}", *item)
+
+    def close_for(self, seconds: float, now: float) -> None:
+        """Admit nothing of any process for a while."""
+        self._redis.set(f"{self._name}:closed", 1, px=max(1, ceil(seconds * 1000)))
+
+    def room(self, now: float) -> int:
+        """How many requests would be admitted now, were they not spaced."""
+        if self._redis.pttl(f"{self._name}:closed") > 0:
+            return 0
+        since = self._now() - self._limit.interval
+        used = int(self._redis.zcount(f"{self._name}:minute", since, "+inf"))
+        return max(0, self._limit.limit - used)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+    def _take_out(self, key: str, name: str, at: int) -> list[Any]:
+        mine = [m for m in self._redis.zrangebyscore(key, at, at) if m.startswith(name.encode())]
+        if mine:
+            self._redis.zrem(key, *mine)
+        return mine
+
+    def _now(self) -> int:
+        seconds, micro = self._redis.time()
+        return int(seconds) * 1000 + int(micro) // 1000
+
+    def _late(self) -> float:
+        return random.uniform(0.0, self._jitter)
+
+
+def shared_window(limiter_url: str | None, key_id: str, per_minute: float) -> SqlWindow | RedisWindow:
+    """The window that ``limiter_url`` names.
+
+    :raises ConfigurationError: an address that is not understood or cannot be used.
+    """
+    if limiter_url is None:
+        return SqlWindow(f"sqlite:///{_own_file(key_id)}", key_id, per_minute)
+    scheme = urlsplit(limiter_url).scheme.partition("+")[0]
+    if scheme in ("redis", "rediss", "unix"):
+        return RedisWindow(limiter_url, key_id, per_minute)
+    if scheme in ("postgresql", "postgres"):
+        driver = urlsplit(limiter_url).scheme.partition("+")[2] or "psycopg2"
+        return SqlWindow(f"postgresql+{driver}:{limiter_url.partition(':')[2]}", key_id, per_minute)
+    if scheme in ("sqlite", "file"):
+        path = limiter_url.partition("://")[2]
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        return SqlWindow(f"sqlite:///{path}", key_id, per_minute)
+    raise ConfigurationError(
+        f"limiter_url begins with {scheme or '(nothing)'!r}; it must be redis://, rediss://, postgresql://, "
+        "file:// (a path on this machine) or memory://."
+    )
+
+
+def _own_file(key_id: str) -> Path:
+    import platformdirs
+
+    folder = platformdirs.user_data_path("aio-provider") / "limits"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder / f"{key_id or 'any'}.sqlite"
+
+
+def _engine(url: str, sqlite: bool) -> Engine:
+    options: dict[str, Any] = {"future": True, "hide_parameters": True, "pool_size": 1, "max_overflow": 0}
+    try:
+        if not sqlite:
+            return sa.create_engine(url, pool_pre_ping=True, **options)
+        from sqlalchemy.pool import QueuePool
+
+        path = url.removeprefix("sqlite:///")
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        engine = sa.create_engine(
+            url,
+            poolclass=QueuePool,
+            connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
+            **options,
+        )
+    except OSError as error:
+        raise ConfigurationError(f"The rate limiter's file cannot be opened: {error.strerror}.") from error
+    except (ImportError, sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
+        raise ConfigurationError(
+            f"limiter_url cannot be used ({type(error).__name__}); PostgreSQL needs 'aio-provider[postgres]'."
+        ) from error
+
+    @sa.event.listens_for(engine, "connect")
+    def _connect(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # we begin ourselves, see below
+        connection.execute("PRAGMA journal_mode=WAL")
+        # What is lost with the machine's power is at most a minute old by the time it is back.
+        connection.execute("PRAGMA synchronous=OFF")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(conn: Connection) -> None:
+        conn.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
