@@ -1,27 +1,16 @@
-"""What an import costs: asked of fresh interpreters, since this one has loaded everything already."""
+"""What an import costs, asked of fresh interpreters. (Of the operators: ``tests/airflow/test_imports.py``.)"""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from importlib.util import find_spec
 
 import pytest
-
-OPERATOR_MODULES = [
-    "aio_provider.hooks.aio",
-    "aio_provider.operators.aio",
-    "aio_provider.triggers.aio",
-    "aio_provider.sensors.aio",
-    "aio_provider.decorators.aio",
-    "aio_provider.links.aio",
-]
 
 # Prints the distributions' top-level packages (found in site-packages) that the last statements loaded.
 REPORT = """
 import json, sys, sysconfig
-{before}
 loaded = set(sys.modules)
 {after}
 folders = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
@@ -30,22 +19,9 @@ files = [(module.__name__.split(".")[0], getattr(module, "__file__", None) or ""
 print(json.dumps(sorted({{name for name, file in files if file.startswith(folders)}})))
 """
 
-HEAVY = {
-    "pandas",
-    "numpy",
-    "pyarrow",
-    "pyrate_limiter",
-    "fsspec",
-    "tqdm",
-    "starlette",
-    "PIL",
-    "rich",
-    "click",
-}
 
-
-def third_party(after: str, before: str = "") -> set[str]:
-    code = REPORT.format(before=before, after=after)
+def third_party(after: str) -> set[str]:
+    code = REPORT.format(after=after)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100
     )
@@ -90,25 +66,3 @@ for module in pkgutil.walk_packages(room.__path__, room.__name__ + "."):
 """
     )
     assert not loaded & {"pandas", "numpy", "pyarrow"}
-
-
-def test_operator_modules_load_nothing_that_airflow_has_not() -> None:
-    if find_spec("airflow.sdk") is not None:
-        # What any DAG file has loaded that has imported one operator and one hook of Airflow's own.
-        before = (
-            "from airflow.sdk import DAG, BaseHook, BaseOperator, BaseSensorOperator, task\n"
-            "from airflow.triggers.base import BaseTrigger, TriggerEvent\n"
-            "from airflow.providers.common.compat.sdk import BaseOperatorLink"
-        )
-    else:
-        before = (
-            "from airflow.decorators import task\n"
-            "from airflow.hooks.base import BaseHook\n"
-            "from airflow.models import DAG, BaseOperator, BaseOperatorLink\n"
-            "from airflow.sensors.base import BaseSensorOperator\n"
-            "from airflow.triggers.base import BaseTrigger, TriggerEvent\n"
-            "import airflow.providers.common.compat.sdk"
-        )
-    loaded = third_party(f"import {', '.join(OPERATOR_MODULES)}", before)
-    assert loaded - {"aio_provider", "airflow"} == set()
-    assert not loaded & HEAVY
