@@ -36,6 +36,7 @@ def check_options(frame: pd.DataFrame, given: Mapping[str, Any]) -> Options:
     check_choice("on_unknown", values.get("on_unknown", "hold"), ("hold", "resubmit"))
     check_choice("reuse", values.get("reuse", "always"), ("always", "run", "never"))
     check_type("retry_failed", values.get("retry_failed", False), bool)
+    check_type("refresh_urls", values.get("refresh_urls", False), bool)
     values["prefix"] = check_prefix(values.get("prefix", DEFAULT_PREFIX))
     values["max_credits"] = _check_credits(values.get("max_credits"))
     values["deadline"] = _check_deadline(values.get("deadline"))

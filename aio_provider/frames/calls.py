@@ -31,6 +31,7 @@ def generate(
     errors: Literal["rows", "raise"] = "rows",
     on_unknown: Literal["hold", "resubmit"] = "hold",
     retry_failed: bool = False,
+    refresh_urls: bool = False,
     reuse: Reuse = "always",
     run_id: str | None = None,
     deadline: float | None = None,
@@ -72,6 +73,8 @@ def generate(
     :param on_unknown: a submission of an earlier run that may have been charged: ``"hold"`` it, or
         ``"resubmit"`` it and perhaps pay twice.
     :param retry_failed: pay again for rows that failed in an earlier run.
+    :param refresh_urls: ask the service again for results that are on record (free): their URLs may have
+        expired. A result that is gone makes the row ``expired``; it is not paid for again.
     :param reuse: whose results count: ``"always"`` any run's in this ledger, ``"run"`` only those of the same
         ``run_id``, ``"never"`` none: pay anew.
     :param run_id: names the run, in the ledger and for ``reuse="run"``.

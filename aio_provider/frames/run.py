@@ -42,6 +42,7 @@ class Options:
     max_credits: float | None = None
     on_unknown: Literal["hold", "resubmit"] = "hold"
     retry_failed: bool = False
+    refresh_urls: bool = False
     reuse: Reuse = "always"
     run_id: str = ""
     deadline: float | None = None
@@ -151,6 +152,7 @@ class Run:
             plan=PollPlan(catalog_prior(settings.latency_scale)),
             max_credits=options.max_credits,
             retry_failed=options.retry_failed,
+            refresh_urls=options.refresh_urls,
             on_unknown=options.on_unknown,
             deadlines=None if options.deadline is None else {self.spec.kind: options.deadline},
             progress=lambda progress: self._tell(view, progress),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from aio_provider.jobs.ledger import Entry
     from aio_provider.jobs.pacing import RateBudget
     from aio_provider.jobs.poller import Poller
+
+log = logging.getLogger(__name__)
 
 #: submissions go before polls once what is left can be sent in this many times one task's latency
 _END_GAME = 1.0
@@ -97,6 +100,37 @@ class Carrier:
                 if outcome is not None:
                     return outcome
             entry = await self._others.settled(opened.job)
+
+    async def refresh(self, opened: Open, entry: Entry) -> Outcome:
+        """Ask again for a result that is on record, since its URLs may have expired. Free.
+
+        A result that the service no longer has is ``expired``: what it cost stays on record, and it is not
+        paid for again. Where the service cannot be asked, the record is handed out as it is.
+
+        :raises AuthenticationError: the key is refused.
+        """
+        old = outcomes.recorded(opened.job, entry)
+        assert entry.task_id is not None, "only a task has URLs"
+        opened.task_id, opened.submitted_at = entry.task_id, entry.submitted_at
+        try:
+            task = await self._watch(opened, entry.task_id)
+        except AuthenticationError:
+            raise
+        except NotFoundError as error:
+            gone, kind = str(error), type(error).__name__
+        except AioError as error:
+            log.warning("Task %s: URLs not refreshed: %s", entry.task_id, error)
+            return old
+        else:
+            if task.status.value == "succeeded":
+                fresh = Finished(opened.job.key, JobState.SUCCEEDED, urls=task.urls, task_id=entry.task_id)
+                await self._ledger.finish(fresh)
+                return replace(old, urls=task.urls or old.urls)
+            gone, kind = task.error or "The service now says that the task failed.", "TaskFailedError"
+        await self._ledger.finish(
+            Finished(opened.job.key, JobState.EXPIRED, error=gone, error_type=kind, task_id=entry.task_id)
+        )
+        return replace(old, status=OutcomeStatus.EXPIRED, error=gone, error_type=kind)
 
     async def landed(self, opened: Open, submission: Submission) -> Outcome | None:
         """Take in an answer that came when the run was being stopped; ``None``: accepted, to be collected."""

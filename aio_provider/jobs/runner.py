@@ -19,7 +19,7 @@ from aio_provider.jobs import outcomes
 from aio_provider.jobs.budget import CreditLimit
 from aio_provider.jobs.carrier import Carrier, Open
 from aio_provider.jobs.job import DEADLINES, Job, Outcome, OutcomeStatus
-from aio_provider.jobs.ledger import AsyncLedger, JobConflictError, Ledger
+from aio_provider.jobs.ledger import AsyncLedger, JobConflictError, JobState, Ledger
 from aio_provider.jobs.pacing import RateBudget
 from aio_provider.jobs.poller import Poller
 from aio_provider.jobs.polling import PollPlan
@@ -63,6 +63,7 @@ class Runner:
     :param plan: what is known about latencies.
     :param max_credits: what this run may spend. What would go past it is not submitted, with a warning.
     :param retry_failed: submit again what the ledger has as failed.
+    :param refresh_urls: ask again for results that the ledger has (free): their URLs may have expired.
     :param on_unknown: ``"hold"`` jobs that may have been charged, or ``"resubmit"`` them.
     :param prefer: ``"results"`` as early as can be, or an early ``"finish"`` of the whole batch.
     :param concurrency: submissions waiting for a turn or an answer at once.
@@ -86,6 +87,7 @@ class Runner:
         plan: PollPlan | None = None,
         max_credits: float | None = None,
         retry_failed: bool = False,
+        refresh_urls: bool = False,
         on_unknown: Literal["hold", "resubmit"] = "hold",
         prefer: Literal["results", "finish"] = "results",
         concurrency: int = 64,
@@ -114,6 +116,7 @@ class Runner:
         self.plan = PollPlan() if plan is None else plan  # an empty plan is falsy
         self.max_credits = max_credits
         self.retry_failed = retry_failed
+        self.refresh_urls = refresh_urls
         self.on_unknown: Literal["hold", "resubmit"] = on_unknown
         self.prefer: Literal["results", "finish"] = prefer
         self.concurrency = concurrency
@@ -339,7 +342,8 @@ class _Run:
     def _begin(self, fresh: dict[str, Open], entries: list[Entry]) -> None:
         ended: list[tuple[Open, Outcome]] = []
         for opened, entry in zip(fresh.values(), entries, strict=True):
-            if entry.state in outcomes.STATUS:
+            again = self._runner.refresh_urls and entry.state is JobState.SUCCEEDED and entry.task_id
+            if entry.state in outcomes.STATUS and not again:
                 ended.append((opened, outcomes.recorded(opened.job, entry)))
             else:
                 self._spawn(self._carry(opened, entry))
@@ -347,7 +351,9 @@ class _Run:
             self._hand_out(ended)
 
     async def _carry(self, opened: Open, entry: Entry) -> None:
-        outcome = await self._carrier.carry(opened, entry)
+        carrier = self._carrier
+        again = entry.state is JobState.SUCCEEDED
+        outcome = await (carrier.refresh(opened, entry) if again else carrier.carry(opened, entry))
         self._hand_out([(opened, outcome)])
 
     # -- outcomes out

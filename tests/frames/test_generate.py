@@ -144,6 +144,16 @@ def test_a_failed_task_is_a_row(aio_sandbox_env: Sandbox) -> None:
     assert len(aio_sandbox_env.submissions) == 4
 
 
+def test_urls_on_record_can_be_asked_for_again(aio_sandbox_env: Sandbox) -> None:
+    first = generate(frame(3), prompt="caption")
+    polls = aio_sandbox_env.requests["requests"]
+    again = generate(frame(3), prompt="caption", refresh_urls=True)
+    assert again["aio_url"].tolist() == first["aio_url"].tolist()
+    assert aio_sandbox_env.requests["requests"] == polls + 3
+    assert len(aio_sandbox_env.submissions) == 3
+    assert again.attrs["aio"]["reused"] == 3
+
+
 @pytest.mark.aio_sandbox(faults=["failed@2"])
 def test_errors_raise_at_the_end_with_every_row(aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
     path = tmp_path / "out.parquet"
