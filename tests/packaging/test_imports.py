@@ -1,4 +1,4 @@
-"""What an import costs, asked of fresh interpreters. (Of the operators: ``tests/airflow/test_imports.py``.)"""
+"""What an import costs, asked of fresh interpreters (of the operators: ``tests/airflow``)."""
 
 from __future__ import annotations
 
