@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -96,6 +97,7 @@ class Outcome:
         return self.job.key
 
 
+@lru_cache(maxsize=64)
 def service_scope(base_url: str) -> str:
     """The service a key belongs to: the base URL in one spelling (no user, query or trailing slash)."""
     parts = urlsplit(base_url)
