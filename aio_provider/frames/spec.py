@@ -135,9 +135,9 @@ class RequestSpec:
 
     def _nothing(self, row: Mapping[Hashable, Any]) -> Nothing | None:
         """Why this row has nothing to do, if so: its prompt, or a picture it needs, is null."""
-        absent = {
-            name for name in self._inputs if any(row[c] is None for c in nested_columns(self.fields[name]))
-        }
+        absent = {name for name, columns in self._inputs.items() if any(row[c] is None for c in columns)}
+        if not absent:
+            return None
         needed = absent - _PROMPTS
         prompts = [name for name in self._inputs if name in _PROMPTS]
         # Some music models take either of two prompts: there it takes all of them to be null.
@@ -149,11 +149,11 @@ class RequestSpec:
         return Nothing(f"{name} is null in this row ({_source(self.fields[name])}); nothing was sent.")
 
     @cached_property
-    def _inputs(self) -> tuple[str, ...]:
-        required = {
-            name for name, param in load_catalog().endpoint(self.kind).params.items() if param.required
-        }
-        return tuple(name for name in self.fields if name in _PROMPTS or name in required)
+    def _inputs(self) -> dict[str, tuple[Hashable, ...]]:
+        """The fields that a row cannot do without, with the columns they read."""
+        params = load_catalog().endpoint(self.kind).params
+        needed = _PROMPTS | {name for name, param in params.items() if param.required}
+        return {name: tuple(nested_columns(value)) for name, value in self.fields.items() if name in needed}
 
     def _params(self, row: Mapping[Hashable, Any]) -> dict[str, Any]:
         pairs = ((name, nested_value(value, row.__getitem__)) for name, value in self.fields.items())
