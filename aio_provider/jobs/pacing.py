@@ -93,6 +93,8 @@ class Window(Protocol):
 
 #: without a Retry-After: the first wait after a 429, in turns (60/R seconds each)
 _FIRST_BACKOFF_TURNS = 2.0
+#: seconds of lateness that are made good
+_LATE = 0.1
 
 
 class PacedBudget:
@@ -205,7 +207,8 @@ class PacedBudget:
                     self._due = max(self._due, now + wait + slack)
                     await self._sleep(wait)
                     continue
-                self._due = max(self._due, now - self._space) + self._space * self._slow
+                # A timer that came a little late is made good by the next.
+                self._due = max(self._due, now - min(self._space, _LATE)) + self._space * self._slow
                 turn = self._queue.pop()
                 if turn is None:
                     self._withdraw((self._window, item))
