@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -116,20 +116,27 @@ class AioHook(BaseHook):
         :raises NotFoundError: the service does not know the task (any more).
         :raises AuthenticationError: the key is refused.
         """
+        if deadline is not None and deadline <= time.time():
+            return await self._last_look(aio_task_id)
+        async with self.poller() as poller:
+            return await poller.watch(
+                aio_task_id, kind=kind, model=model, submitted_at=submitted_at, deadline=deadline
+            )
+
+    @asynccontextmanager
+    async def poller(self) -> AsyncIterator[Poller]:
+        """The poller of the connection's key, shared with everyone in this event loop."""
         from aio_provider.jobs.poller import shared_poller
 
         settings = await _looked_up_once(self)
-        if deadline is not None and deadline <= time.time():
-            return await self._last_look(settings, aio_task_id)
         key = (settings.key_id, settings.requests_per_minute, settings.limiter_url)
         with budget_of(settings) as budget:
             async with shared_poller(key, lambda: poller_of(settings, budget)) as poller:
-                return await poller.watch(
-                    aio_task_id, kind=kind, model=model, submitted_at=submitted_at, deadline=deadline
-                )
+                yield poller
 
-    async def _last_look(self, settings: Settings, aio_task_id: str) -> Task:
+    async def _last_look(self, aio_task_id: str) -> Task:
         """At a task whose deadline passed while nobody looked: the triggerer was down, not the service."""
+        settings = await _looked_up_once(self)
         with budget_of(settings) as budget:
             async with AsyncAioClient(**client_arguments(settings)) as client, budget.request():
                 task = await client.get_task(aio_task_id)

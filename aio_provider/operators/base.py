@@ -36,7 +36,8 @@ from aio_provider.operators.record import (
     Started,
 )
 from aio_provider.operators.recording import identify, open_record, place_of
-from aio_provider.triggers.aio import DONE, EXPIRED, FATAL, TIMEOUT, AioTaskTrigger, going_on
+from aio_provider.triggers.aio import AioTaskTrigger
+from aio_provider.triggers.events import DONE, EXPIRED, FATAL, TIMEOUT, going_on
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

@@ -21,15 +21,8 @@ from aio_provider.api.errors import AioError
 from aio_provider.hooks.aio import AioHook, client_arguments
 from aio_provider.hooks.results import result_of
 from aio_provider.links.aio import AioTaskLink
-from aio_provider.triggers.aio import (
-    DONE,
-    EXPIRED,
-    FATAL,
-    PASSING,
-    TIMEOUT,
-    AioTaskTrigger,
-    event_of_error,
-)
+from aio_provider.triggers.aio import AioTaskTrigger
+from aio_provider.triggers.events import DONE, EXPIRED, FATAL, PASSING, TIMEOUT, event_of_error
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

@@ -1,0 +1,160 @@
+"""Many tasks in one trigger: outcomes in chunks, in time for the next wave; one error stays its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+
+from aio_provider.api.requests import GenerationRequest
+from aio_provider.hooks.aio import AioHook
+from aio_provider.sandbox import Sandbox
+from aio_provider.triggers import batch
+from aio_provider.triggers.aio import AioBatchTrigger, AioTaskTrigger
+
+from .conftest import fire
+
+
+def submitted(count: int, kind: str = "image") -> dict[str, Any]:
+    """A group of tasks that the sandbox has just taken."""
+    with AioHook().get_conn() as client:
+        requests = [GenerationRequest.build(kind, prompt=f"fox number {n}") for n in range(count)]
+        tasks = [[client.submit(request).id, time.time()] for request in requests]
+    return {"kind": kind, "model": requests[0].model, "tasks": tasks}
+
+
+def trigger(*groups: dict[str, Any], **arguments: Any) -> AioBatchTrigger:
+    given = {"aio_conn_id": "aio_default", "deadline": time.time() + 30, **arguments}
+    return AioBatchTrigger(groups=groups, **given)
+
+
+def ids(*groups: dict[str, Any]) -> set[str]:
+    return {task_id for group in groups for task_id, _ in group["tasks"]}
+
+
+def test_what_is_stored() -> None:
+    group = {"kind": "image", "model": "flux-2", "tasks": [["n1", 1795340000.5]]}
+    stored = {
+        "aio_conn_id": "aio_default",
+        "groups": [group],
+        "deadline": 1795340900.5,
+        "chunk": 500,
+        "wake_at": None,
+    }
+    path, arguments = trigger(group, deadline=1795340900.5).serialize()
+    assert (path, arguments) == ("aio_provider.triggers.aio.AioBatchTrigger", stored)
+    assert json.loads(json.dumps(arguments)) == stored
+
+
+def test_all_of_several_models(aio_sandbox_env: Sandbox) -> None:
+    aio_sandbox_env.add_fault("failed@2")
+    images, speech = submitted(20), submitted(3, "speech")
+    event = fire(trigger(images, speech))
+    assert (event["status"], event["pending"]) == ("done", 0)
+    assert {outcome["task_id"] for outcome in event["outcomes"]} == ids(images, speech)
+    statuses = [outcome["status"] for outcome in event["outcomes"]]
+    assert (statuses.count("succeeded"), statuses.count("failed")) == (22, 1)
+    assert aio_sandbox_env.requests["submit"] == 23, "GETs only"
+
+
+def test_nothing_to_wait_for(aio_sandbox_env: Sandbox) -> None:
+    assert fire(trigger()) == {"status": "done", "outcomes": [], "pending": 0}
+
+
+def test_chunks(aio_sandbox_env: Sandbox) -> None:
+    group = submitted(25)
+    seen: set[str] = set()
+    left = group
+    statuses = []
+    while left["tasks"]:
+        event = fire(trigger(left, chunk=10))
+        statuses.append(event["status"])
+        seen |= {outcome["task_id"] for outcome in event["outcomes"]}
+        left = {**group, "tasks": [task for task in group["tasks"] if task[0] not in seen]}
+        assert event["pending"] == len(left["tasks"])
+    assert seen == ids(group)
+    assert set(statuses[:-1]) <= {"chunk"} and len(statuses) >= 2
+
+
+def test_chunks_fit_a_database_row(aio_sandbox_env: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "_EVENT_BYTES", 1000)
+    event = fire(trigger(submitted(30)))
+    assert event["status"] == "chunk" and event["pending"] > 0
+
+
+def test_the_oldest_come_first_and_all_get_their_turn(
+    aio_sandbox_env: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "_FOLLOWED", 3)
+    group = submitted(12)
+    event = fire(trigger({**group, "tasks": group["tasks"][::-1]}))
+    assert event["status"] == "done"
+    order = [outcome["task_id"] for outcome in event["outcomes"]]
+    assert set(order) == ids(group)
+    assert set(order[:2]) <= {task_id for task_id, _ in group["tasks"][:5]}
+
+
+def test_wakes_for_the_next_wave(aio_sandbox_env: Sandbox) -> None:
+    aio_sandbox_env.add_fault("never-ends@1")
+    group = submitted(3)
+    event = fire(trigger(group, wake_at=time.time() + 1.5))
+    assert (event["status"], event["pending"]) == ("wake", 1)
+    assert len(event["outcomes"]) == 2
+
+
+def test_deadline(aio_sandbox_env: Sandbox) -> None:
+    aio_sandbox_env.add_fault("never-ends")
+    event = fire(trigger(submitted(2), deadline=time.time() + 0.3))
+    assert event == {"status": "timeout", "outcomes": [], "pending": 2}
+
+
+def test_a_lost_task_is_one_outcome(aio_sandbox_env: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aio_provider.hooks.aio.NOT_FOUND_GRACE", 0.2)
+    aio_sandbox_env.add_fault("lost@1")
+    group = submitted(3)
+    event = fire(trigger(group))
+    assert event["status"] == "done"
+    [lost] = [outcome for outcome in event["outcomes"] if outcome["status"] == "expired"]
+    assert lost["task_id"] == group["tasks"][0][0] and "404" in lost["error"]
+
+
+def test_a_refused_key_ends_it_with_what_is_there(aio_sandbox_env: Sandbox) -> None:
+    group = submitted(3)
+    aio_sandbox_env.add_fault("401:on=poll")
+    event = fire(trigger(group))
+    assert (event["status"], event["error_type"], event["pending"]) == ("fatal", "AuthenticationError", 3)
+    assert aio_sandbox_env.api_key not in json.dumps(event)
+
+
+async def test_one_poller_for_batches_and_single_tasks(aio_sandbox_env: Sandbox) -> None:
+    one, two = submitted(5), submitted(5)
+    task_id, at = one["tasks"][0]
+    single = AioTaskTrigger(
+        aio_task_id=task_id,
+        aio_conn_id="aio_default",
+        kind="image",
+        model="flux-2",
+        submitted_at=at,
+        deadline=time.time() + 30,
+    )
+    events = await asyncio.gather(*(anext(each.run()) for each in (trigger(one), trigger(two), single)))
+    assert [event.payload["status"] for event in events] == ["done"] * 3
+    assert not asyncio.all_tasks() - {asyncio.current_task()}, "nothing is left running"
+
+
+async def test_a_cancelled_batch_leaves_nothing(aio_sandbox_env: Sandbox) -> None:
+    aio_sandbox_env.add_fault("never-ends")
+    waiting = asyncio.create_task(anext(trigger(submitted(5)).run()))  # type: ignore[arg-type]
+    await asyncio.sleep(0.2)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not asyncio.all_tasks() - {asyncio.current_task()}
+
+
+async def test_on_kill_says_how_many_go_on(caplog: Any, capsys: Any) -> None:
+    await trigger({"kind": "image", "model": None, "tasks": [["a", 0], ["b", 0]]}).on_kill()
+    assert "2 tasks go on at the service" in caplog.text + capsys.readouterr().out
