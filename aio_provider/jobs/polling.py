@@ -42,8 +42,8 @@ _DOUBT_AFTER = 3
 #: seconds between two refreshes of one model's figures
 _REFRESH_EVERY = 0.05
 _REBUILD_UP_TO = 2000
-#: a task that runs longer than this share of the others
-_STRAGGLER = 0.97
+#: a task that has run for so many median latencies is asked after ever less: it may never end
+_STRAGGLER = 2.0
 
 
 @dataclass(slots=True, eq=False)
@@ -293,7 +293,7 @@ class PollPlan:
             age = latency.next_look(watch.group.looks(), watch.seen_running or 0.0)
         if watch.seen_running is not None:
             # Whatever the figures say, never hammer on one task; a straggler may well never end.
-            straggler = latency.done_by(watch.seen_running) > _STRAGGLER
+            straggler = watch.seen_running > _STRAGGLER * latency.quantile(0.5)
             age = max(age, watch.seen_running * (1.15 if straggler else 1.01) + 0.02)
         return max(watch.submitted_at + age, watch.not_before)
 
