@@ -43,7 +43,7 @@ _DOUBT_AFTER = 3
 _REFRESH_EVERY = 0.05
 _REBUILD_UP_TO = 2000
 #: a task that has run for so many median latencies is asked after ever less: it may never end
-_STRAGGLER = 2.0
+_STRAGGLER = 2.5
 
 
 @dataclass(slots=True, eq=False)
@@ -294,7 +294,7 @@ class PollPlan:
         if watch.seen_running is not None:
             # Whatever the figures say, never hammer on one task; a straggler may well never end.
             straggler = watch.seen_running > _STRAGGLER * latency.quantile(0.5)
-            age = max(age, watch.seen_running * (1.15 if straggler else 1.01) + 0.02)
+            age = max(age, watch.seen_running * (1.2 if straggler else 1.01) + 0.02)
         return max(watch.submitted_at + age, watch.not_before)
 
     def _group_due(self, group: _Group, pressed: bool, now: float = math.inf) -> tuple[float, _Watch | None]:
