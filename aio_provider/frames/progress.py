@@ -92,8 +92,8 @@ class BarView(View):
         self._bar.set_postfix_str(self.state.details(), refresh=True)
 
     def say(self, text: str) -> None:
-        """Print beside the bar."""
-        self._bar.write(text, file=sys.stderr)
+        """Print under the bar, which is closed by then."""
+        sys.stderr.write(f"{text}\n")
 
     def close(self) -> None:
         """Leave the bar standing."""
