@@ -31,6 +31,7 @@ from aio_provider.jobs.windows import minute_rate
 #: entries dated later than this were made before the clock was set back
 _FUTURE_MS = 5 * 60_000
 _BUSY_SECONDS = 10.0
+_AHEAD_MS = 1000
 
 _metadata = sa.MetaData()
 _log = sa.Table(
@@ -207,14 +208,16 @@ class RedisWindow:
         self._redis: Any = redis.Redis.from_url(url, socket_timeout=_BUSY_SECONDS)
         self._jitter = 0.2 * 60.0 / per_minute
         self._name = f"aio:limiter:{key_id}"
-        turns, minute = spacing_rate(per_minute), minute_rate(per_minute)
+        turns, self._rate = spacing_rate(per_minute), minute_rate(per_minute)
+        # The bucket counts up to the item's own time, and another process may just have dated an answer a
+        # moment after it: items are put a little ahead, into a window that is longer by as much.
+        minute = Rate(self._rate.limit, self._rate.interval + _AHEAD_MS)
         self._keep = 2 * minute.interval
         try:
             self._turns: RedisBucket = RedisBucket.init([turns], self._redis, f"{self._name}:turns")
             self._minute: RedisBucket = RedisBucket.init([minute], self._redis, f"{self._name}:minute")
         except redis.RedisError as error:
             raise ConfigurationError(f"The rate limiter's Redis cannot be used: {error}.") from error
-        self._limit = minute
 
     def take(self, now: float) -> tuple[tuple[str, int] | None, float]:
         """Enter one request, if there is room; else say when to ask again."""
@@ -227,7 +230,7 @@ class RedisWindow:
         decision: Any = self._turns.put_decision(turn)  # never awaitable: the client is not async
         if not decision.allowed:
             return None, (decision.retry_after_ms or 1) / 1000 + self._late()
-        decision = self._minute.put_decision(RateItem(name, at))
+        decision = self._minute.put_decision(RateItem(name, at + _AHEAD_MS))
         if not decision.allowed:
             self._take_out(f"{self._name}:turns", name, at)
             return None, (decision.retry_after_ms or 1) / 1000 + self._late()
@@ -239,13 +242,14 @@ class RedisWindow:
     def answered(self, item: tuple[str, int], now: float) -> None:
         """The answer is here: the entry's minute begins."""
         name, at = item
-        for member in self._take_out(f"{self._name}:minute", name, at):
+        for member in self._take_out(f"{self._name}:minute", name, at + _AHEAD_MS):
             self._redis.zadd(f"{self._name}:minute", {member: self._now()})
 
     def withdraw(self, item: tuple[str, int]) -> None:
         """Nothing was sent after all."""
-        for key in ("turns", "minute"):
-            self._take_out(f"{self._name}:{key}", *item)
+        name, at = item
+        self._take_out(f"{self._name}:turns", name, at)
+        self._take_out(f"{self._name}:minute", name, at + _AHEAD_MS)
 
     def close_for(self, seconds: float, now: float) -> None:
         """Admit nothing of any process for a while."""
@@ -255,9 +259,9 @@ class RedisWindow:
         """How many requests would be admitted now, were they not spaced."""
         if self._redis.pttl(f"{self._name}:closed") > 0:
             return 0
-        since = self._now() - self._limit.interval
+        since = self._now() - self._rate.interval
         used = int(self._redis.zcount(f"{self._name}:minute", since, "+inf"))
-        return max(0, self._limit.limit - used)
+        return max(0, self._rate.limit - used)
 
     def close(self) -> None:
         """Close the connections."""

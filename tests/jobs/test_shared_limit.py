@@ -1,0 +1,176 @@
+"""One limit for several processes: the file, PostgreSQL and Redis keep the same rules."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aio_provider.api.errors import ConfigurationError
+from aio_provider.jobs import shared_windows
+from aio_provider.jobs.pacing import PacedBudget, rate_budget
+from aio_provider.jobs.shared_windows import shared_window
+
+
+@pytest.fixture
+def redis_url() -> Iterator[str]:
+    redis = pytest.importorskip("redis")
+    url = os.environ.get("AIO_TEST_REDIS_URL") or "redis://127.0.0.1:6379/9"
+    try:
+        redis.Redis.from_url(url, socket_connect_timeout=2).ping()
+    except redis.RedisError as error:
+        if os.environ.get("AIO_TEST_REQUIRE_SERVICES") == "1":
+            raise
+        pytest.skip(f"no Redis (AIO_TEST_REDIS_URL, else 127.0.0.1:6379): {type(error).__name__}")
+    yield url
+
+
+@pytest.fixture(params=["file", "postgresql", "redis"])
+def limiter_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "file":
+        return f"file://{tmp_path}/deep/limit.sqlite"
+    url: str = request.getfixturevalue("postgres_url" if request.param == "postgresql" else "redis_url")
+    return url
+
+
+@pytest.fixture
+def key() -> str:
+    return secrets.token_hex(8)
+
+
+def test_two_processes_share_one_count(limiter_url: str, key: str) -> None:
+    a, b = (shared_window(limiter_url, key, 10) for _ in range(2))
+    items = [window.take(0.0)[0] for window in (a, b, a, b, a)]
+    assert all(items), "five go at once"
+    assert a.room(0.0) == b.room(0.0) == 5
+    wait = b.take(0.0)[1]
+    assert 0 < wait <= 0.9 * 30 + 2, "the sixth is spaced"
+    a.withdraw(items[0])
+    assert b.room(0.0) == 6
+    a.close_for(30.0, 0.0)
+    item, wait = b.take(0.0)
+    assert item is None
+    assert 25 < wait < 40
+    assert b.room(0.0) == 0
+    assert shared_window(limiter_url, "another key", 10).room(0.0) == 10
+    a.close()
+    b.close()
+
+
+def test_the_minute_begins_with_the_answer(
+    limiter_url: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1_800_000_000_000]
+    for kind in (shared_windows.SqlWindow, shared_windows.RedisWindow):
+        monkeypatch.setattr(kind, "_now", lambda *_: now[0])
+    window = shared_window(limiter_url, key, 2)
+    first, _ = window.take(0.0)
+    second, _ = window.take(0.0)
+    assert first
+    assert second
+    assert window.take(0.0)[0] is None
+    now[0] += 40_000
+    window.answered(first, 0.0)
+    now[0] += 25_000
+    assert window.room(0.0) == 1, "the second's minute began when it was sent, the first's with its answer"
+    now[0] += 36_000
+    assert window.room(0.0) == 2
+
+
+def test_a_clock_that_was_set_back_blocks_nobody_for_long(
+    tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1_800_000_000_000]
+    monkeypatch.setattr(shared_windows.SqlWindow, "_now", lambda *_: now[0])
+    window = shared_window(f"file://{tmp_path}/l.sqlite", key, 2)
+    assert window.take(0.0)[0]
+    assert window.take(0.0)[0]
+    now[0] -= 24 * 3_600_000
+    assert window.take(0.0)[0]
+
+
+_SENDER = """
+import asyncio, sys, time
+from aio_provider.jobs.pacing import rate_budget
+
+async def main(url, key, until):
+    budget = rate_budget(600, url, key)
+    sent = []
+    async def one():
+        while time.time() < until:
+            async with budget.request():
+                sent.append(time.time())
+    await asyncio.gather(*(one() for _ in range(8)))
+    budget.close()
+    print(*sent)
+
+asyncio.run(main(sys.argv[1], sys.argv[2], float(sys.argv[3])))
+"""
+
+
+def test_processes_take_turns(limiter_url: str, key: str) -> None:
+    until = str(time.time() + 5.0)
+    senders = [
+        subprocess.Popen(
+            [sys.executable, "-c", _SENDER, limiter_url, key, until], stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    sent = [[float(t) for t in sender.communicate(timeout=60)[0].split()] for sender in senders]
+    assert all(sender.returncode == 0 for sender in senders)
+    times = sorted(sent[0] + sent[1])
+    both = [t for t in times if t > max(sent[0][0], sent[1][0])]
+    rate = (len(both) - 1) / (both[-1] - both[0])
+    assert rate <= 10 / 0.9 * 1.15 + 1, "ten a second between them, and a tenth to make good"
+    assert min(len(s) for s in sent) >= 5, "nobody is left out"
+
+
+def test_nothing_configured_is_a_file_of_this_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+
+    async def main() -> None:
+        budget = rate_budget(60, None, key)
+        async with budget.request():
+            pass
+        budget.close()
+        again = rate_budget(60, None, key)
+        assert again.available() == 59
+        again.close()
+
+    asyncio.run(main())
+    file = tmp_path / "aio-provider" / "limits" / f"{key}.sqlite"
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_no_place_for_the_file_is_no_reason_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "aio-provider").write_text("not a folder")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+
+    async def main() -> None:
+        budget = rate_budget(60, None, key)
+        async with budget.request():
+            assert isinstance(budget, PacedBudget)
+        budget.close()
+
+    asyncio.run(main())
+    assert "not shared" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://host/x", "nonsense", "redis://127.0.0.1:1/0", "postgresql://u:pw@127.0.0.1:1/d"]
+)
+def test_a_limiter_that_cannot_be_is_said_at_once(url: str, key: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        rate_budget(60, url, key)
+    assert "pw" not in str(raised.value)
