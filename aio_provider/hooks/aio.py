@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -126,6 +126,7 @@ class AioHook(BaseHook):
     @asynccontextmanager
     async def poller(self) -> AsyncIterator[Poller]:
         """The poller of the connection's key, shared with everyone in this event loop."""
+        await asyncio.to_thread(_warm_up)
         from aio_provider.jobs.poller import shared_poller
 
         settings = await _looked_up_once(self)
@@ -238,6 +239,18 @@ async def _looked_up_once(hook: AioHook) -> Settings:
         lookup = asyncio.create_task(hook.aget_settings())
         lookups[hook.aio_conn_id] = time.monotonic() + _LOOKUP_LASTS, lookup
     return await asyncio.shield(lookup)  # one who is cancelled leaves it to the others
+
+
+@cache
+def _warm_up() -> None:
+    """Load what a poller needs, once a process and outside the event loop: it takes some tenths of a
+    second.
+    """
+    import aio_provider.jobs.poller
+    import aio_provider.jobs.polling
+    import aio_provider.jobs.shared_windows  # noqa: F401
+
+    AsyncAioClient("aio_warm_up", "http://127.0.0.1/api/v1")  # loads its transport; connects to nothing
 
 
 @contextmanager

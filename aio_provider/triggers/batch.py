@@ -24,7 +24,7 @@ CHUNK, WAKE = "chunk", "wake"
 
 #: tasks followed at once by one trigger. The budget allows about one poll a second, so more would only take
 #: room; the oldest come first, since they end first.
-_FOLLOWED = 500
+_FOLLOWED = 200
 #: seconds for a look at tasks whose deadline passed unwatched
 _LATE_LOOK = 60.0
 #: bytes of outcomes in one event, which Airflow keeps in a database row
@@ -161,7 +161,7 @@ class _Batch:
             submitted_at, aio_task_id, kind, model = self._to_come.popleft()
             watch = self._poller.watch(aio_task_id, kind=kind, model=model, submitted_at=submitted_at)
             self._followed[asyncio.create_task(watch)] = aio_task_id
-            if len(self._followed) % 50 == 0:
+            if len(self._followed) % 20 == 0:
                 await asyncio.sleep(0)  # others run in this event loop too
 
 
