@@ -200,7 +200,8 @@ class Poller:
         try:
             while self._followed:
                 self._wake.clear()
-                if len(self._polls) >= _CONCURRENCY:
+                # While the service is down, one poll at a time finds out when it is back.
+                if len(self._polls) >= (1 if self._weather.failures else _CONCURRENCY):
                     await self._sleep(None)
                     continue
                 pressed = self.budget.submissions_waiting > 0
@@ -303,6 +304,7 @@ class Poller:
         followed = self._followed.get(task_id)
         if followed is None:
             return
+        self._weather.failures = 0
         followed.missing += 1
         if followed.missing_since is None:
             followed.missing_since = sent_at

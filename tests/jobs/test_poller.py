@@ -1,0 +1,305 @@
+"""The polling loop: on simulated time where time matters, against the sandbox where the wire does."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+import virtual
+
+from aio_provider.api.client import AsyncAioClient
+from aio_provider.api.errors import (
+    AioError,
+    AuthenticationError,
+    NotFoundError,
+    ProtocolError,
+    RateLimitError,
+    ServerError,
+    TaskTimeoutError,
+    TransportError,
+)
+from aio_provider.api.requests import GenerationRequest
+from aio_provider.api.tasks import Task, TaskStatus
+from aio_provider.jobs.pacing import MemoryRateBudget, UnlimitedBudget
+from aio_provider.jobs.poller import Poller, shared_poller
+from aio_provider.jobs.polling import PollPlan
+from aio_provider.sandbox import Sandbox
+
+Answer = Callable[[float], TaskStatus | AioError]
+
+
+class Service:
+    """Says of each task what it is told to, by the time since the start."""
+
+    def __init__(self, **answers: Answer) -> None:
+        self.answers = answers
+        self.asked: list[tuple[float, str]] = []
+        self.closed = False
+
+    async def get_task(self, task_id: str) -> Task:
+        await asyncio.sleep(0.1)
+        self.asked.append((virtual.clock(), task_id))
+        answer = self.answers[task_id](virtual.clock())
+        if isinstance(answer, AioError):
+            raise answer
+        return Task(task_id, answer)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+def done_at(seconds: float, status: TaskStatus = TaskStatus.SUCCEEDED) -> Answer:
+    return lambda now: status if now >= seconds else TaskStatus.RUNNING
+
+
+def poller_of(service: Service, per_minute: float = 60, **options: Any) -> Poller:
+    plan = PollPlan(lambda kind, model: (3.0, 8.0), seed=0)
+    budget = MemoryRateBudget(per_minute, clock=virtual.clock)
+    return Poller(service, budget, plan, clock=virtual.clock, wall=virtual.clock, **options)
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    virtual.run(main)
+
+
+def test_tasks_come_as_they_end() -> None:
+    service = Service(a=done_at(5), b=done_at(30), c=done_at(4, TaskStatus.FAILED))
+
+    async def main() -> None:
+        poller = poller_of(service)
+        tasks = await asyncio.gather(*(poller.watch(t, kind="image", submitted_at=0.0) for t in "abc"))
+        assert [task.status.value for task in tasks] == ["succeeded", "succeeded", "failed"]
+        assert len(poller) == 0
+        assert virtual.clock() < 40
+        await poller.aclose()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TransportError("no answer"),
+        ServerError("oops", status=500),
+        ProtocolError("not JSON"),
+        RateLimitError("slow down", retry_after=3.0),
+        RateLimitError("slow down"),
+    ],
+)
+def test_passing_failures_are_waited_out(error: AioError) -> None:
+    service = Service(a=lambda now: error if now < 60 else TaskStatus.SUCCEEDED)
+
+    async def main() -> None:
+        poller = poller_of(service)
+        task = await poller.watch("a", kind="image", submitted_at=0.0)
+        assert task.done
+        assert virtual.clock() < 150
+        assert len(service.asked) < 40, "and not by hammering"
+        await poller.aclose()
+
+    run(main())
+
+
+def test_a_service_that_is_down_is_asked_by_one_not_by_all() -> None:
+    tasks = {
+        f"t{i}": (lambda now: TransportError("down") if now < 120 else TaskStatus.SUCCEEDED)
+        for i in range(50)
+    }
+    service = Service(**tasks)
+
+    async def main() -> None:
+        poller = poller_of(service, per_minute=600)
+        await asyncio.gather(*(poller.watch(t, kind="image", submitted_at=0.0) for t in tasks))
+        await poller.aclose()
+
+    run(main())
+    assert sum(at < 120 for at, _ in service.asked) < 100
+
+
+def test_a_404_soon_after_acceptance_means_running() -> None:
+    service = Service(a=lambda now: NotFoundError("no such task") if now < 20 else TaskStatus.SUCCEEDED)
+
+    async def main() -> None:
+        poller = poller_of(service)
+        assert (await poller.watch("a", kind="image", submitted_at=0.0)).done
+        await poller.aclose()
+
+    run(main())
+
+
+def test_a_404_that_stays_means_gone() -> None:
+    service = Service(a=lambda now: NotFoundError("no such task"), b=done_at(300))
+
+    async def main() -> None:
+        poller = poller_of(service)
+        other = asyncio.create_task(poller.watch("b", kind="image", submitted_at=0.0))
+        with pytest.raises(NotFoundError):
+            await poller.watch("a", kind="image", submitted_at=0.0)
+        assert 60 < virtual.clock() < 200
+        assert (await other).done, "one watcher's error stays its own"
+        await poller.aclose()
+
+    run(main())
+
+
+def test_an_old_task_that_is_gone_is_believed_after_a_minute() -> None:
+    service = Service(a=lambda now: NotFoundError("no such task"))
+
+    async def main() -> None:
+        poller = poller_of(service)
+        await asyncio.sleep(100_000)
+        with pytest.raises(NotFoundError):
+            await poller.watch("a", kind="image", submitted_at=0.0)
+        assert virtual.clock() - 100_000 < 120
+        await poller.aclose()
+
+    run(main())
+
+
+def test_the_deadline() -> None:
+    service = Service(a=lambda now: TaskStatus.RUNNING, b=done_at(200))
+
+    async def main() -> None:
+        poller = poller_of(service)
+        other = asyncio.create_task(poller.watch("b", kind="image", submitted_at=0.0))
+        with pytest.raises(TaskTimeoutError) as raised:
+            await poller.watch("a", kind="image", submitted_at=0.0, deadline=100.0)
+        assert raised.value.task_id == "a"
+        assert virtual.clock() == pytest.approx(100.0)
+        assert len(poller) == 1
+        await other
+        assert not [at for at, task in service.asked if task == "a" and at > 100.2]
+        await poller.aclose()
+
+    run(main())
+
+
+def test_a_refused_key_ends_it_for_everyone() -> None:
+    service = Service(a=lambda now: AuthenticationError("no"), b=lambda now: AuthenticationError("no"))
+
+    async def main() -> None:
+        poller = poller_of(service)
+        results = await asyncio.gather(
+            *(poller.watch(t, kind="image", submitted_at=0.0) for t in "ab"), return_exceptions=True
+        )
+        assert [type(result) for result in results] == [AuthenticationError] * 2
+        assert len(service.asked) <= 2
+        await poller.aclose()
+
+    run(main())
+
+
+def test_a_watcher_that_leaves_takes_its_task_along() -> None:
+    service = Service(a=done_at(50), b=done_at(50))
+
+    async def main() -> None:
+        poller = poller_of(service)
+        first = asyncio.create_task(poller.watch("a", kind="image", submitted_at=0.0))
+        second = asyncio.create_task(poller.watch("a", kind="image", submitted_at=0.0))
+        third = asyncio.create_task(poller.watch("b", kind="image", submitted_at=0.0))
+        await asyncio.sleep(10)
+        first.cancel()
+        third.cancel()
+        await asyncio.sleep(0)
+        assert len(poller) == 1, "the second still watches a"
+        assert (await second).done
+        assert not [at for at, task in service.asked if task == "b" and at > 10.2]
+        await poller.aclose()
+
+    run(main())
+
+
+def test_a_fault_of_ours_is_raised_not_swallowed() -> None:
+    def broken(now: float) -> TaskStatus:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        poller = poller_of(Service(a=broken))
+        with pytest.raises(ZeroDivisionError):
+            await poller.watch("a", kind="image", submitted_at=0.0)
+        await poller.aclose()
+
+    run(main())
+
+
+def test_one_poller_a_key_and_the_last_closes_it() -> None:
+    services = []
+
+    def make() -> Poller:
+        services.append(Service(**{f"t{i}": done_at(i) for i in range(200)}))
+        return poller_of(services[-1], per_minute=0)
+
+    async def one(index: int) -> None:
+        async with shared_poller("key", make) as poller:
+            await poller.watch(f"t{index}", kind="image", submitted_at=0.0)
+
+    async def main() -> None:
+        await asyncio.gather(*(one(i) for i in range(200)))
+        assert len(services) == 1
+        assert services[0].closed
+        await one(3)
+        assert len(services) == 2, "a new one for who comes later"
+
+    run(main())
+
+
+def test_a_cancelled_user_leaves_and_the_others_stay() -> None:
+    service = Service(a=done_at(5), b=done_at(40))
+
+    async def one(task_id: str) -> None:
+        async with shared_poller("key", lambda: poller_of(service)) as poller:
+            await poller.watch(task_id, kind="image", submitted_at=0.0)
+
+    async def main() -> None:
+        users = [asyncio.create_task(one(t)) for t in "ab"]
+        await asyncio.sleep(1)
+        users[0].cancel()
+        await asyncio.sleep(0.1)
+        assert not service.closed
+        await users[1]
+        assert service.closed
+
+    run(main())
+
+
+def test_a_spare_poll_that_waits_becomes_a_sure_one() -> None:
+    """Submissions that never stop must not keep finished tasks from being found."""
+    service = Service(a=done_at(5))
+
+    async def main() -> None:
+        poller = poller_of(service)
+        over = False
+
+        async def submissions() -> None:
+            while not over:
+                async with poller.budget.request():
+                    await asyncio.sleep(0.1)
+
+        crowd = [asyncio.create_task(submissions()) for _ in range(20)]
+        await poller.watch("a", kind="image", submitted_at=0.0)
+        assert virtual.clock() < 30
+        over = True
+        await asyncio.gather(*crowd)
+        await poller.aclose()
+
+    run(main())
+
+
+async def test_over_the_wire() -> None:
+    with Sandbox(
+        time_scale=0.01, requests_per_minute=0, faults=["404-first-poll", "500@5:on=poll"]
+    ) as sandbox:
+        async with AsyncAioClient(sandbox.api_key, sandbox.base_url, retry=None) as client:
+            plan = PollPlan(lambda kind, model: (0.03, 0.08))
+            poller = Poller(client, UnlimitedBudget(), plan, not_found_grace=1.0)
+            tasks = await asyncio.gather(
+                *(client.submit(GenerationRequest.image(f"a cat {i}")) for i in range(20))
+            )
+            found = await asyncio.gather(
+                *(poller.watch(t.id, kind="image", model="flux-2", submitted_at=time.time()) for t in tasks)
+            )
+            assert all(task.urls for task in found)
+            await poller.aclose()
