@@ -163,8 +163,14 @@ class AioHook(BaseHook):
         :param requests: built with :class:`aio_provider.api.requests.GenerationRequest`.
         """
         from aio_provider.jobs.budget import estimate
+        from aio_provider.jobs.ledger import LedgerError
 
-        with self.ledger() as ledger:
+        try:
+            ledger = self.ledger()
+        except LedgerError as error:
+            self.log.warning("Estimated from published prices alone: %s", error)
+            return estimate(requests)
+        with ledger:
             return estimate(requests, ledger=ledger)
 
     def test_connection(self) -> tuple[bool, str]:

@@ -74,7 +74,9 @@ def test_quickstart(run_example: Callable[..., Any], aio_sandbox: Sandbox) -> No
     assert len([line for line in source.splitlines() if line]) <= 15
     run = run_example("quickstart")
     assert kinds(aio_sandbox) == {"image": 1}
-    assert xcom(run, "picture")["credits"] == aio_sandbox.charged
+    result = xcom(run, "picture")
+    assert result["credits"] == aio_sandbox.charged
+    assert xcom(run, "picture", key="aio_link") == result["urls"][0]
 
 
 def test_chat(run_example: Callable[..., Any], aio_sandbox: Sandbox) -> None:

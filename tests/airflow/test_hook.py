@@ -59,6 +59,13 @@ def test_estimate_sends_nothing(aio_sandbox_env: Sandbox) -> None:
     assert aio_sandbox_env.requests.get("requests", 0) == 0
 
 
+def test_estimate_without_a_ledger(aio_sandbox_env: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = {"ledger_url": "/proc/nowhere/ledger.sqlite"}
+    conn = {"conn_type": "aio", "host": aio_sandbox_env.base_url, "password": "aio_key_0123", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_AIO_DEFAULT", json.dumps(conn))
+    assert AioHook().estimate([GenerationRequest.image("a red fox", model="flux-2")]).total.low == 5
+
+
 def test_ledger_is_the_connections(aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
     with AioHook().ledger() as ledger:
         assert str(tmp_path) in ledger.url

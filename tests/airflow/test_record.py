@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -409,6 +410,20 @@ def test_reuse_always_finds_the_job_of_an_earlier_run(aio_sandbox_env: Sandbox) 
     other["ti"].run_id = "scheduled__2026-11-24"
     wait_inline(image(reuse="always", prompt="a green fox"), other)
     assert len(aio_sandbox_env.submissions) == 2
+
+
+def test_two_attempts_at_once_submit_once(aio_sandbox_env: Sandbox) -> None:
+    """A worker that was given up for dead is still at it, while the next attempt begins."""
+    aio_sandbox_env.add_fault("slow@1:seconds=0.5")
+
+    def attempt(_: int) -> str:
+        operator = image()
+        return str(deferral_of(operator, Instance().context(operator)).trigger.aio_task_id)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(attempt, range(2))
+    assert first == second == aio_sandbox_env.submissions[0].task_id
+    assert aio_sandbox_env.requests["submit"] == 1
 
 
 def test_a_result_is_handed_over_although_its_job_was_forgotten(
