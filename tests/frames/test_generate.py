@@ -17,7 +17,7 @@ import aio_provider as aio
 from aio_provider.frames import RowsFailedError
 from aio_provider.frames.output import read_note
 from aio_provider.frames.schema import column_names
-from aio_provider.jobs.ledger import JobState, Ledger
+from aio_provider.jobs.ledger import Finished, JobState, Ledger
 
 if TYPE_CHECKING:
     from aio_provider.sandbox import Sandbox
@@ -213,6 +213,7 @@ def test_an_empty_frame_has_all_columns_and_needs_no_key(empty: pd.DataFrame, tm
         ({"prompt": "caption", "overwrite": 1}, TypeError, "overwrite"),
         ({"prompt": "caption", "overwrite_columns": "yes"}, TypeError, "overwrite_columns"),
         ({"prompt": "caption", "retry_failed": "no"}, TypeError, "retry_failed"),
+        ({"prompt": "caption", "refresh_urls": 1}, TypeError, "refresh_urls"),
         ({"prompt": "caption", "prefix": ""}, aio.ConfigurationError, "prefix"),
         ({"prompt": "caption", "prefix": 3}, TypeError, "prefix"),
         ({"prompt": "caption", "labels": ["x"]}, TypeError, "labels"),
@@ -328,6 +329,29 @@ def test_reuse(aio_sandbox_env: Sandbox) -> None:
     assert len(aio_sandbox_env.submissions) == 8
     generate(df, prompt="caption")
     assert len(aio_sandbox_env.submissions) == 8
+
+
+def test_refreshed_urls_and_results_that_are_gone(aio_sandbox_env: Sandbox) -> None:
+    out = generate(frame(3), prompt="caption")
+    with Ledger.open() as ledger:
+        entries = list(ledger.entries())
+        stale = [
+            Finished(e.key, JobState.SUCCEEDED, urls=("https://old.test/x.png",), task_id=e.task_id)
+            for e in entries
+        ]
+        ledger.finish(stale)
+    assert set(generate(frame(3), prompt="caption")["aio_url"]) == {"https://old.test/x.png"}
+    asked = aio_sandbox_env.requests["requests"]
+    again = generate(frame(3), prompt="caption", refresh_urls=True)
+    assert again["aio_url"].tolist() == out["aio_url"].tolist()
+    assert aio_sandbox_env.requests["requests"] == asked + 3
+    assert generate(frame(3), prompt="caption")["aio_url"].tolist() == out["aio_url"].tolist()
+    aio_sandbox_env.reset()  # the service forgets everything
+    gone = generate(frame(3), prompt="caption", refresh_urls=True)
+    assert statuses(gone) == ["expired"] * 3
+    assert gone["aio_credits"].sum() == 15
+    assert statuses(generate(frame(3), prompt="caption")) == ["expired"] * 3
+    assert aio_sandbox_env.submissions == []  # never silently paid for anew
 
 
 def test_labels_reach_the_ledger(aio_sandbox_env: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
