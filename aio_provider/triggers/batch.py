@@ -80,9 +80,9 @@ class AioBatchTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield one event: ``{"status", "outcomes", "pending"}``, and ``error`` where there is one.
 
-        ``status`` is ``done``, ``chunk``, ``wake``, ``timeout`` or ``fatal``; ``outcomes`` are tasks as
-        :meth:`aio_provider.api.tasks.Task.to_dict` gives them, with status ``expired`` for one that the
-            service no longer knows; ``pending`` is how many were not done.
+        ``status`` is ``done``, ``chunk``, ``wake``, ``timeout`` or ``fatal``. ``outcomes`` are tasks as
+        :meth:`~aio_provider.api.tasks.Task.to_dict` gives them; the status of one that the service no longer
+        knows is ``expired``. ``pending`` is how many were not done.
         """
         yield TriggerEvent(await self.payload(AioHook(self.aio_conn_id)))  # type: ignore[no-untyped-call]
 
