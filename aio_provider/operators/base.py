@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator
 
@@ -17,6 +17,7 @@ from aio_provider.api.errors import (
     ConfigurationError,
     InvalidRequestError,
     NotFoundError,
+    ServerError,
     SubmissionUnknownError,
     TaskFailedError,
     TaskTimeoutError,
@@ -25,6 +26,7 @@ from aio_provider.api.requests import GenerationRequest
 from aio_provider.hooks.aio import AioHook
 from aio_provider.hooks.results import openlineage, result_of, tell_assets
 from aio_provider.jobs.job import service_scope
+from aio_provider.jobs.ledger.errors import LedgerError
 from aio_provider.links.aio import AioTaskLink
 from aio_provider.operators.record import (
     IntentLostError,
@@ -41,6 +43,8 @@ from aio_provider.triggers.events import DONE, EXPIRED, FATAL, TIMEOUT, going_on
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+T = TypeVar("T")
 
 #: how long to wait for a task, by kind, counted from its submission
 DEADLINES: Mapping[str, timedelta] = {
@@ -251,16 +255,17 @@ class AioBaseOperator(BaseOperator):
                     return self._send(record, request)
             except IntentLostError:
                 continue  # another process submits it: see what became of that
-            except AioError as error:
-                raise self._refused(record, error) from error
 
     def _find(self, record: Record, identity: JobIdentity) -> Started | None:
         try:
             return record.find()
         except RequestChangedError as error:
             # The request was changed while its task was in flight. A free GET tells whether that has ended.
-            with self.hook.get_conn() as client:
-                old = client.get_task(error.task_id)
+            try:
+                with self.hook.get_conn() as client:
+                    old = client.get_task(error.task_id)
+            except NotFoundError as unknown:
+                raise AirflowFailException(f"{error}\nThe service does not know that task.") from unknown
             if not old.done:
                 raise AirflowFailException(str(error)) from error
             self.log.info(
@@ -286,16 +291,26 @@ class AioBaseOperator(BaseOperator):
 
     def _send(self, record: Record, request: GenerationRequest) -> Found:
         """Send the request and put the id on record at once."""
-        task = asyncio.run(self.hook.submit(request, intend=record.intend, release=record.release))
+        task = self._answer_of(
+            record, self.hook.submit(request, intend=record.intend, release=record.release)
+        )
         submitted_at = time.time()
         # Before it is recorded: should the record be lost now, this line still has the id.
         self.log.info("Submitted: task %s.", task.id)
         record.accept(task.id, submitted_at)
         return Found(task.id, submitted_at, ended=task.to_dict() if task.done else None)
 
+    def _answer_of(self, record: Record, sending: Coroutine[Any, Any, T]) -> T:
+        try:
+            return asyncio.run(sending)
+        except LedgerError:
+            raise  # the record failed before anything was sent: leave it as it is
+        except AioError as error:
+            raise self._refused(record, error) from error
+
     def _refused(self, record: Record, error: AioError) -> Exception:
         """What to raise for a submission that did not succeed, once the record says what became of it."""
-        if isinstance(error, SubmissionUnknownError):
+        if isinstance(error, (SubmissionUnknownError, ServerError)):  # a 500 can follow a charge
             return record.hold(str(error))
         record.release()
         if isinstance(error, (AuthenticationError, ConfigurationError, InvalidRequestError, NotFoundError)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -66,7 +65,9 @@ class AioChatOperator(AioBaseOperator):
 
     def _send(self, record: Record, request: GenerationRequest) -> Found:
         asked_at = time.time()
-        answer = asyncio.run(self.hook.chat(request, intend=record.intend, release=record.release))
+        answer = self._answer_of(
+            record, self.hook.chat(request, intend=record.intend, release=record.release)
+        )
         ended = {
             "task_id": None,
             "status": "succeeded",

@@ -293,7 +293,7 @@ class TaskStateRecord:
         me = self._identity
         intent: dict[str, Any] = {
             "state": "intended",
-            "fingerprint": me.fingerprint,
+            "fingerprint": me.fingerprint or None,
             "service": me.service,
             "kind": me.kind,
             "model": me.model,
@@ -301,7 +301,7 @@ class TaskStateRecord:
             "intended_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         previous = list((before or {}).get("previous") or [])
-        if before and before["state"] not in ("planned", "intended"):
+        if before and before["state"] != "planned":
             credits = (before.get("result") or {}).get("credits")
             previous.append({"state": before["state"], "task_id": before.get("task_id"), "credits": credits})
         if previous:

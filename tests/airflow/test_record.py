@@ -13,7 +13,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from aio_provider.api.errors import TaskFailedError, TaskTimeoutError
-from aio_provider.jobs.ledger import JobState, Ledger
+from aio_provider.jobs.ledger import JobState, Ledger, LedgerUnavailableError
 from aio_provider.operators.aio import AioChatOperator, AioGenerateImageOperator
 from aio_provider.operators.record import STATE_KEY
 from aio_provider.sandbox import Sandbox
@@ -44,7 +44,9 @@ def image(**arguments: Any) -> AioGenerateImageOperator:
     return AioGenerateImageOperator(task_id="picture", **{"prompt": PROMPT, **arguments})
 
 
-def crash_after(monkeypatch: pytest.MonkeyPatch, operator: Any, step: str) -> None:
+def crash_after(
+    monkeypatch: pytest.MonkeyPatch, operator: Any, step: str, error: type[BaseException] = Crash
+) -> None:
     """Let the worker die at a step of the record: after ``intend``, or before ``accept`` is written."""
     opened = operator._open_record
 
@@ -55,7 +57,7 @@ def crash_after(monkeypatch: pytest.MonkeyPatch, operator: Any, step: str) -> No
         def die(*values: Any) -> None:
             if step == "intend":
                 original(*values)
-            raise Crash
+            raise error("as told")
 
         monkeypatch.setattr(record, step, die)
         return record
@@ -154,6 +156,28 @@ def test_worker_dies_after_the_answer_was_lost_to_it(
     settle(kept, str(error.value), task_id=paid.task_id)
     settled = image()
     assert wait_inline(settled, kept.context(settled))["task_id"] == paid.task_id
+    assert len(aio_sandbox.submissions) == 1
+
+
+@pytest.mark.parametrize("error", [LedgerUnavailableError, ConnectionError])
+def test_a_record_that_fails_after_the_answer_is_not_taken_for_a_refusal(
+    kept: Instance,
+    aio_sandbox: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception],
+    caplog: Any,
+    capsys: Any,
+) -> None:
+    operator = image()
+    crash_after(monkeypatch, operator, "accept", error)
+    with pytest.raises(error):
+        operator.execute(kept.context(operator))
+    said = caplog.text + capsys.readouterr().out
+    assert aio_sandbox.submissions[0].task_id in said, "the log still has the id"
+    forget_process(monkeypatch)
+    held = image()
+    with pytest.raises(AirflowFailException, match="may have been charged"):
+        held.execute(kept.context(held))
     assert len(aio_sandbox.submissions) == 1
 
 
@@ -285,6 +309,17 @@ def test_changed_request_is_new_once_the_old_one_has_ended(kept: Instance, aio_s
     result = wait_inline(changed, kept.context(changed))
     assert result["task_id"] != trigger.aio_task_id
     assert [s.body["prompt"] for s in aio_sandbox.submissions] == [PROMPT, "a blue fox in the snow"]
+
+
+def test_changed_request_while_the_open_one_is_unknown_to_the_service(
+    kept: Instance, aio_sandbox: Sandbox
+) -> None:
+    aio_sandbox.add_fault("lost@1")
+    operator = image()
+    deferral_of(operator, kept.context(operator))
+    changed = image(prompt="a blue fox in the snow")
+    with pytest.raises(AirflowFailException, match="does not know that task"):
+        changed.execute(kept.context(changed))
 
 
 def test_mapped_instances_are_jobs_of_their_own(kept: Instance, aio_sandbox: Sandbox) -> None:
