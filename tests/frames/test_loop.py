@@ -56,8 +56,10 @@ async def _wait_for(gate: asyncio.Event) -> None:
 
 def test_ctrl_c_lets_the_coroutine_wind_down_and_goes_on() -> None:
     wound_down = []
+    started = threading.Event()
 
     async def work() -> None:
+        started.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -65,7 +67,8 @@ def test_ctrl_c_lets_the_coroutine_wind_down_and_goes_on() -> None:
             wound_down.append(True)
 
     def tick() -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        if started.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         run_blocking(work(), tick=tick, every=0.001)
