@@ -37,7 +37,18 @@ def case(kind: str, number: int, shape: str, seed: int, *, peers: bool = True) -
     ]
     best = min((r.lag for r in results if r.policy.startswith("fixed")), default=float("nan"))
     print(f"\n{number} {kind}, {shape} latencies, seed {seed}; floor {floor:.0f} s")
-    head = ("policy", "makespan", "/floor", "/oracle", "tasks/min", "req/task", "429", "lag", "p95", "/best fixed")
+    head = (
+        "policy",
+        "makespan",
+        "/floor",
+        "/oracle",
+        "tasks/min",
+        "req/task",
+        "429",
+        "lag",
+        "p95",
+        "/best fixed",
+    )
     print("{:26}{:>10}{:>8}{:>8}{:>10}{:>9}{:>5}{:>9}{:>9}{:>12}".format(*head))
     for r in results:
         print(
@@ -50,7 +61,9 @@ def case(kind: str, number: int, shape: str, seed: int, *, peers: bool = True) -
 
 def main() -> None:
     """Print all cases."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kinds", nargs="*", default=["images", "videos", "mix"])
     parser.add_argument("--numbers", nargs="*", type=int, default=[10, 60, 600])
     parser.add_argument("--shapes", nargs="*", default=["uniform"], choices=list(SHAPES))

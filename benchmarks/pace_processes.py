@@ -53,7 +53,9 @@ def work(
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--limiter", help="limiter_url; by default the file of this machine")
     parser.add_argument("--alone", action="store_true", help="each process believes it is alone")
     parser.add_argument("--processes", type=int, default=4)
@@ -78,7 +80,9 @@ def main() -> None:
             worker.join()
     sent, refused = sum(r[0] for r in results), sum(r[1] for r in results)
     floor = options.per_minute / 60 * options.seconds
-    print(f"{options.processes} processes, {'each alone' if options.alone else limiter or 'file'}, {options.per_minute:g}/min")
+    print(
+        f"{options.processes} processes, {'each alone' if options.alone else limiter or 'file'}, {options.per_minute:g}/min"
+    )
     print(f"  together {sent / floor:.3f} of the floor rate, 429s {refused / max(sent + refused, 1):.2%}")
     print("  by process:", ", ".join(f"{s} (+{r} refused)" for s, r in results))
 

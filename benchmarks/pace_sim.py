@@ -155,7 +155,9 @@ def simulate(name: str, policy: Policy, service: Service, jobs: list[Job], per_m
 
     makespan = virtual.run(main())
     lags = sorted(
-        service.found_at[task] - service.done_at[task] for task in service.found_at if task not in service.failed
+        service.found_at[task] - service.done_at[task]
+        for task in service.found_at
+        if task not in service.failed
     )
     return Result(
         name,

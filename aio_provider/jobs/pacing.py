@@ -91,8 +91,9 @@ class Window(Protocol):
     def close(self) -> None: ...
 
 
-#: without a Retry-After: the first wait after a 429, in turns (60/R seconds each)
-_FIRST_BACKOFF_TURNS = 2.0
+#: a 429 without Retry-After: someone else uses the key. Send so many times more slowly, at most so slowly, and
+#: so much faster again with each answer.
+_SLOW_DOWN, _SLOWEST, _SPEED_UP = 1.5, 12.0, 0.96
 #: seconds of lateness that are made good
 _LATE = 0.1
 
@@ -125,6 +126,7 @@ class PacedBudget:
         # When the next request is due if requests were evenly spaced (a leaky bucket's virtual time).
         self._due = float("-inf")
         self._slow = 1.0
+        self._closed_until = float("-inf")
         self._thread: ThreadPoolExecutor | None = None
         self._users = 1
         self._let_go: Callable[[], None] | None = None
@@ -146,10 +148,12 @@ class PacedBudget:
         now = self._clock()
         if seconds is None:
             # Someone else uses the key. Spread the tries out, and send more slowly until it goes well again.
-            self._slow = min(self._slow * 1.5, 30.0)
-            seconds = self._space * self._slow * _FIRST_BACKOFF_TURNS * random.uniform(0.5, 1.0)
+            if now >= self._closed_until:  # several answers to one rush are one refusal
+                self._slow = min(self._slow * _SLOW_DOWN, _SLOWEST)
+            seconds = self._space * self._slow * random.uniform(1.0, 2.0)
         self._tell(self._window.close_for, seconds, now)
-        self._due = max(self._due, now + seconds)
+        self._closed_until = max(self._closed_until, now + seconds)
+        self._due = max(self._due, self._closed_until)
 
     def available(self) -> int:
         return self._window.room(self._clock())
@@ -182,7 +186,7 @@ class PacedBudget:
     def _answered(self, turn: tuple[Window, Any]) -> None:
         window, item = turn
         self._tell(window.answered, item, self._clock())
-        self._slow = max(1.0, self._slow * 0.98)
+        self._slow = max(1.0, self._slow * _SPEED_UP)
         self._wake()
 
     def _withdraw(self, turn: tuple[Window, Any]) -> None:
