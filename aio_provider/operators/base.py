@@ -26,7 +26,6 @@ from aio_provider.api.requests import GenerationRequest
 from aio_provider.hooks.aio import AioHook
 from aio_provider.hooks.results import openlineage, result_of, tell_assets
 from aio_provider.jobs.job import service_scope
-from aio_provider.jobs.ledger.errors import LedgerError
 from aio_provider.links.aio import AioTaskLink
 from aio_provider.operators.record import (
     IntentLostError,
@@ -303,9 +302,11 @@ class AioBaseOperator(BaseOperator):
     def _answer_of(self, record: Record, sending: Coroutine[Any, Any, T]) -> T:
         try:
             return asyncio.run(sending)
-        except LedgerError:
-            raise  # the record failed before anything was sent: leave it as it is
         except AioError as error:
+            from aio_provider.jobs.ledger import LedgerError  # loaded by now, if at all
+
+            if isinstance(error, LedgerError):
+                raise  # the record failed before anything was sent: leave it as it is
             raise self._refused(record, error) from error
 
     def _refused(self, record: Record, error: AioError) -> Exception:
