@@ -105,13 +105,21 @@ class Output:
                 fs.rm_file(temporary)
             raise
 
-    def _check_same_call(self, fs: Any, path: str, call: str) -> None:
-        found = None
+    def succeeded(self) -> int:
+        """How many rows of the file that is there have their result, by its own note."""
+        fs, path = self._place()
+        note = self._note(fs, path) if fs.exists(path) else None
+        return int((note or {}).get("totals", {}).get("statuses", {}).get("succeeded", 0))
+
+    def _note(self, fs: Any, path: str) -> dict[str, Any] | None:
         try:
             with fs.open(path, "rb") as file:
-                found = read_note(file)
+                return read_note(file)
         except (pa.ArrowException, OSError, ValueError):
-            pass  # not a Parquet file, so not ours: refused below like any other
+            return None  # not a Parquet file, so not ours
+
+    def _check_same_call(self, fs: Any, path: str, call: str) -> None:
+        found = self._note(fs, path)
         if found is None or found.get("call") != call:
             whose = "is not a result of aio.generate" if found is None else "holds the result of another call"
             raise FileExistsError(

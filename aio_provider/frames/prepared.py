@@ -86,11 +86,15 @@ class Prepared:
 
     def _end(self, view: View) -> pd.DataFrame:
         out = self.run.frame_so_far()
-        self._write(out)
         report = self.run.report()
         view.close()
         if self.progress is not False:
             view.say(report.summary())
+        try:
+            self._write(out)
+        except OSError as error:
+            error.frame = out  # type: ignore[attr-defined]  # a full disk loses nothing that was paid for
+            raise
         if self.gallery:
             display_result(out, rows=self.gallery, prefix=self.run.options.prefix, kind=report.kind)
         if self.errors == "raise":
@@ -105,7 +109,10 @@ class Prepared:
         if self.progress is not False:
             view.say(f"Stopped by {type(error).__name__}. {self.run.report().summary()}")
         try:
-            self._write(out)
+            if self.output is not None and self.output.succeeded() > self.run.report().succeeded:
+                error.add_note(f"output={self.output.url!r} was left as it was: it knows more than this run.")
+            else:
+                self._write(out)
         except OSError as failed:
             # the reason for stopping is the more important of the two, and `frame` has the rows
             error.add_note(

@@ -62,12 +62,17 @@ class Report:
     saved: float
     seconds: float
 
+    @property
+    def succeeded(self) -> int:
+        """How many rows have their result."""
+        return self.statuses.get("succeeded", 0)
+
     def summary(self) -> str:
         """One line for people."""
         count = self.statuses
         parts = [
             "1 row" if self.rows == 1 else f"{self.rows:,} rows",
-            f"{count.get('succeeded', 0):,} succeeded",
+            f"{self.succeeded:,} succeeded",
         ]
         parts += [
             f"{n:,} {name.replace('_', ' ')}" for name, n in sorted(count.items()) if name != "succeeded"
@@ -102,6 +107,7 @@ class Run:
         self._results: list[RowResult | None] = [None] * len(frame)
         self._positions: dict[str, int] = {}  # job key → row
         self._copies: dict[int, int] = {}  # row → the earlier row that it shares a job with
+        self._jobs_left: Iterator[Job] = self.jobs()
         self._fresh: list[str] = []  # keys of the jobs that ended in this run
         self._spent = 0.0
         self._reused = 0
@@ -159,7 +165,8 @@ class Run:
         )
 
     async def _collect(self, runner: Runner) -> None:
-        outcomes = cast("AsyncGenerator[Outcome, None]", runner.run(self.jobs(), total=len(self.frame)))
+        self._jobs_left = self.jobs()
+        outcomes = cast("AsyncGenerator[Outcome, None]", runner.run(self._jobs_left, total=len(self.frame)))
         try:
             async with aclosing(outcomes):
                 async for outcome in outcomes:
@@ -297,8 +304,11 @@ class Run:
 
     def _look_up(self, ledger: Ledger) -> None:
         """After an early stop: what the record says of jobs without an end. It knows more than we were told:
-        an answer may have come, and been written down, while everything was being stopped.
+        an answer may have come, and been written down, while everything was being stopped; and rows that this
+        run did not reach may have been paid for by an earlier one.
         """
+        for _ in self._jobs_left:
+            pass  # each notes the row of its key
         ended = ("succeeded", "failed", "expired", "skipped")
         open_rows = {}
         for key, position in self._positions.items():

@@ -477,6 +477,55 @@ def test_a_lost_ledger_stops_before_spending(aio_sandbox_env: Sandbox, tmp_path:
     assert aio_sandbox_env.submissions == []
 
 
+def test_a_stopped_run_tells_what_earlier_ones_paid_for(aio_sandbox_env: Sandbox) -> None:
+    """Ctrl-C comes before the last rows are reached; they were paid for in an earlier run."""
+    paid = generate(frame(3), prompt="caption")
+    aio_sandbox_env.add_fault("never-ends")
+    new = pd.DataFrame({"caption": [f"a blue lamp, view {n}" for n in range(3000)]})
+    watcher = threading.Thread(target=_interrupt_when, args=(lambda: len(aio_sandbox_env.submissions) > 3,))
+    watcher.start()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        generate(pd.concat([new, frame(3)]), prompt="caption")
+    watcher.join()
+    out = caught.value.frame  # type: ignore[attr-defined]
+    assert out["aio_url"].tolist()[-3:] == paid["aio_url"].tolist()
+    assert set(statuses(out)[:-3]) <= {"pending", "not_submitted"}
+    assert statuses(out).count("pending") == len(aio_sandbox_env.submissions) - 3
+
+
+def test_a_refused_key_leaves_what_was_paid_for(aio_sandbox_env: Sandbox) -> None:
+    generate(frame(3), prompt="caption")
+    aio_sandbox_env.add_fault("401")
+    more = pd.concat([pd.DataFrame({"caption": ["a new one"]}), frame(3)])
+    with pytest.raises(aio.AuthenticationError) as caught:
+        generate(more, prompt="caption")
+    assert statuses(caught.value.frame) == ["not_submitted"] + ["succeeded"] * 3  # type: ignore[attr-defined]
+
+
+def test_a_stopped_rerun_leaves_a_better_output_alone(aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
+    generate(frame(3), prompt="caption", output=path)
+    broken = tmp_path / "broken.sqlite"
+    broken.write_bytes(b"this is no database" * 100)
+    with pytest.raises(aio.AioError) as caught:
+        generate(frame(3), prompt="caption", output=path, ledger=broken)
+    assert any("was left as it was" in note for note in caught.value.__notes__)
+    assert statuses(pd.read_parquet(path)) == ["succeeded"] * 3
+
+
+def test_a_disk_that_fills_up_keeps_its_type_and_carries_the_frame(
+    aio_sandbox_env: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("aio_provider.frames.output._to_disk", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        generate(frame(2), prompt="caption", output=tmp_path / "out.parquet")
+    assert statuses(caught.value.frame) == ["succeeded"] * 2  # type: ignore[attr-defined]
+    assert [one.name for one in tmp_path.iterdir() if "parquet" in one.name] == []
+
+
 # -- loops
 
 
