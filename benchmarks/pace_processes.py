@@ -80,9 +80,8 @@ def main() -> None:
             worker.join()
     sent, refused = sum(r[0] for r in results), sum(r[1] for r in results)
     floor = options.per_minute / 60 * options.seconds
-    print(
-        f"{options.processes} processes, {'each alone' if options.alone else limiter or 'file'}, {options.per_minute:g}/min"
-    )
+    shared = "each alone" if options.alone else limiter or "file"
+    print(f"{options.processes} processes, {shared}, {options.per_minute:g}/min")
     print(f"  together {sent / floor:.3f} of the floor rate, 429s {refused / max(sent + refused, 1):.2%}")
     print("  by process:", ", ".join(f"{s} (+{r} refused)" for s, r in results))
 

@@ -18,7 +18,7 @@ from aio_provider.api.tasks import Task, TaskStatus
 from aio_provider.jobs.job import Job, jobs_for
 from aio_provider.jobs.ledger import AsyncLedger, Entry, JobState
 from aio_provider.jobs.pacing import MemoryRateBudget, Priority, RateBudget
-from aio_provider.jobs.polling import PollPlan
+from aio_provider.jobs.polling import PollPlan, catalog_prior
 from aio_provider.jobs.runner import Runner
 
 SCOPE = "https://simulated.example/api/v1"
@@ -173,35 +173,29 @@ def simulate(name: str, policy: Policy, service: Service, jobs: list[Job], per_m
 # -- ours ----------------------------------------------------------------------------------------------------
 
 
-def engine(prefer: str = "results", prior_factor: float = 1.0, seed: int = 0, **options: Any) -> Policy:
+def engine(
+    prefer: str = "results", prior_factor: float = 1.0, seed: int = 0, real_time: bool = False, **options: Any
+) -> Policy:
     """The engine itself: runner, poller, plan and budget; only the clock, the wire and the ledger are not."""
+    if not real_time:
+        options |= {"clock": virtual.clock, "wall": virtual.clock}
 
     async def policy(service: Service, jobs: list[Job], budget: RateBudget) -> None:
-        from aio_provider.api.catalog import load_catalog
-        from aio_provider.jobs import runner as runner_module
-
-        def prior(kind: str, model: str | None) -> tuple[float, float]:
-            latency = load_catalog().latency(kind, model)
-            return latency.min * prior_factor, latency.max * prior_factor
-
         runner = Runner(
             service,  # type: ignore[arg-type]
             NoLedger(),
             budget,
-            plan=PollPlan(prior, seed=seed),
+            plan=PollPlan(catalog_prior(prior_factor), seed=seed),
             prefer=prefer,  # type: ignore[arg-type]
-            clock=virtual.clock,
-            wall=virtual.clock,
             **options,
         )
-        assert runner_module
         async for _ in runner.run(jobs, total=len(jobs)):
             pass
 
     return policy
 
 
-# -- the peers: one poller a task, each blind to the others ----------------------------------------------------
+# -- the peers: one poller a task, each blind to the others --------------------------------------------------
 
 
 def pollers(waits: Callable[[random.Random], Iterator[float]], seed: int = 0) -> Policy:
@@ -275,42 +269,40 @@ def oracle(prefer: str = "results") -> Policy:
     return policy
 
 
-PEERS: dict[str, Callable[[], Policy]] = {
-    "fixed 0.5 s (replicate)": lambda: fixed(0.5),
-    "fixed 2 s": lambda: fixed(2.0),
-    "fixed 5 s": lambda: fixed(5.0),
-    "fixed 10 s": lambda: fixed(10.0),
-    "fixed 60 s": lambda: fixed(60.0),
-    "6 ± 1.5 s (runwayml)": lambda: jittered(6.0, 1.5),
-    "exponential 1–30 s": lambda: exponential(1.0, 30.0),
-}
+def peers(scale: float = 1.0) -> dict[str, Policy]:
+    """The peers' policies by name; ``scale`` shortens all they wait for."""
+    return {
+        "fixed 0.5 s (replicate)": fixed(0.5 * scale),
+        "fixed 2 s": fixed(2.0 * scale),
+        "fixed 5 s": fixed(5.0 * scale),
+        "fixed 10 s": fixed(10.0 * scale),
+        "fixed 60 s": fixed(60.0 * scale),
+        "6 ± 1.5 s (runwayml)": jittered(6.0 * scale, 1.5 * scale),
+        "exponential 1–30 s": exponential(1.0 * scale, 30.0 * scale),
+    }
+
+
+PEERS = peers()
 
 
 # -- what is asked for ---------------------------------------------------------------------------------------
 
 IMAGES = ("flux-2", "seedream-4-5", "ideogram-v3")
-VIDEOS = ("kling-3", "hailuo-2-3", "pixverse-5-6")
+VIDEOS = ("kling-3", "seedance-1-5-pro", "pixverse-5-6")
 
 
 def workload(kind: str, number: int, models: int = 3) -> list[Job]:
     """Jobs: ``images``, ``videos`` or a ``mix`` of both, over a few models."""
-    import warnings
 
     def requests() -> Iterator[GenerationRequest]:
         for index in range(number):
             video = kind == "videos" or (kind == "mix" and index % 2)
             names = (VIDEOS if video else IMAGES)[:models]
             model = names[(index // 2 if kind == "mix" else index) % len(names)]
-            yield GenerationRequest(
-                "video" if video else "image",
-                "/videos/generations" if video else "/images/generations",
-                model,
-                {"prompt": f"number {index}"},
-            )
+            prompt = f"number {index}"
+            yield GenerationRequest.build("video" if video else "image", model=model, prompt=prompt)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return list(jobs_for(requests(), scope=SCOPE))
+    return list(jobs_for(requests(), scope=SCOPE))
 
 
 def uniform(factor: float = 1.0) -> Latency:

@@ -34,7 +34,7 @@ def ours(
 
 
 def theirs(name: str, kind: str, number: int) -> Result:
-    policy = oracle() if name == "oracle" else PEERS[name]()
+    policy = oracle() if name == "oracle" else PEERS[name]
     return simulate(name, policy, Service(uniform(), seed=SEED), workload(kind, number), 60)
 
 
