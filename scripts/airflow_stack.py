@@ -32,6 +32,8 @@ COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 # The UI does not need it here: it reads the log files, which are on the same disk.
 _ARGUMENTS = {"scheduler": ["--skip-serve-logs"], "triggerer": ["--skip-serve-logs"]}
 
+RECORD = "running.json"  # in the home: what is to be stopped
+
 DONE_STATES = frozenset({"success", "failed"})
 
 
@@ -54,7 +56,9 @@ class AirflowStack:
     :param dag_folders: the folders whose DAG files are served.
     :param parallelism: how many task instances may hold a worker slot at once.
     :param env: more environment variables for every component (a connection, for example).
-    :param record: a file that names what runs, for :func:`stop_recorded`, while anything does.
+
+    ``home/running.json`` names what runs, for :func:`stop_recorded`. A guard process acts on it when this one
+    is gone without having stopped the stack (killed, say): nothing outlives it unless :meth:`leave` was called.
     """
 
     def __init__(
@@ -64,16 +68,16 @@ class AirflowStack:
         *,
         parallelism: int = 4,
         env: Mapping[str, str] | None = None,
-        record: Path | None = None,
     ) -> None:
-        self._record = record
         self.home = Path(home).resolve()
+        self.record = self.home / RECORD
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.user, self.password = "admin", secrets.token_urlsafe(9)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         #: of every component ever started, by its pid; a killed one may leave children
         self.sessions: list[int] = []
+        self._guard: subprocess.Popen[bytes] | None = None
         self._client: httpx.Client | None = None
         self.env = self._environment(dag_folders, parallelism) | dict(env or {})
 
@@ -120,7 +124,7 @@ class AirflowStack:
 
     # -- start and stop --------------------------------------------------------------------------------
 
-    def start(self, timeout: float = 120.0) -> AirflowStack:
+    def start(self, timeout: float = 240.0) -> AirflowStack:
         """
         Prepare the database, start all components and wait until each reports itself healthy.
 
@@ -159,8 +163,17 @@ class AirflowStack:
             process.wait()
         self._processes.clear()
         self.sessions.clear()
-        if self._record is not None:
-            self._record.unlink(missing_ok=True)
+        self.record.unlink(missing_ok=True)
+        self._dismiss_guard(b"")
+
+    def leave(self) -> None:
+        """Let everything run on when this process ends; :func:`stop_recorded` ends it."""
+        self._dismiss_guard(b"leave")
+
+    def _dismiss_guard(self, word: bytes) -> None:
+        if self._guard is not None:
+            self._guard.communicate(word)
+            self._guard = None
 
     def start_component(self, component: str) -> int:
         """Start one of Airflow's components. Returns its pid."""
@@ -174,6 +187,9 @@ class AirflowStack:
         """
         log = self.component_log(component)
         log.parent.mkdir(parents=True, exist_ok=True)
+        if self._guard is None:
+            command_line = [sys.executable, __file__, str(self.record)]
+            self._guard = subprocess.Popen(command_line, stdin=subprocess.PIPE, start_new_session=True)
         with log.open("ab") as output:
             process = subprocess.Popen(
                 command,
@@ -186,8 +202,7 @@ class AirflowStack:
             )
         self._processes[component] = process
         self.sessions.append(process.pid)
-        if self._record is not None:
-            self._record.write_text(json.dumps([[pid, _created(pid)] for pid in self.sessions]))
+        self.record.write_text(json.dumps([[pid, _created(pid)] for pid in self.sessions]))
         return process.pid
 
     def kill_component(self, component: str) -> None:
@@ -306,7 +321,7 @@ class AirflowStack:
             raise StackError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
         return answer.json() if answer.content else None
 
-    def wait_for_dag(self, dag_id: str, timeout: float = 60.0) -> None:
+    def wait_for_dag(self, dag_id: str, timeout: float = 120.0) -> None:
         """
         Wait until a DAG is known to the scheduler.
 
@@ -358,7 +373,7 @@ class AirflowStack:
                 raise StackError(f"the run {run_id} of {dag_id} was still {state} after {timeout:g} s")
             time.sleep(1.0)
 
-    def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 120.0) -> str:
+    def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 240.0) -> str:
         """Wait for a run to end; returns "success" or "failed"."""
         return [state for state, _ in self.watch(dag_id, run_id, timeout)][-1]
 
@@ -427,3 +442,13 @@ def _running(process: psutil.Process) -> bool:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def _stand_guard(record: Path) -> None:
+    # The end of the input is the end of the process that started this one.
+    if sys.stdin.read() != "leave":
+        stop_recorded(record)
+
+
+if __name__ == "__main__":
+    _stand_guard(Path(sys.argv[1]))

@@ -18,14 +18,14 @@ from typing import Any
 
 import httpx
 import pandas as pd
-from airflow_stack import DONE_STATES, AirflowStack, StackError, free_port, stop_recorded
+from airflow_stack import DONE_STATES, RECORD, AirflowStack, StackError, free_port, stop_recorded
 
 from aio_provider.sandbox.environment import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
 DAG = "enrich_catalog"
-RECORD = "running.json"  # in the output folder: what is to be stopped
+HOME = "airflow"  # AIRFLOW_HOME, in the output folder
 SANDBOX_KEY = "aio_sandbox_key"
 REQUESTS_PER_MINUTE = 60  # the service's own limit
 TIME_SCALE = 0.1  # a video takes seconds here, not minutes
@@ -44,7 +44,7 @@ def main() -> int:
     output: Path = options.output.resolve()
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, _interrupt)
-    stopped = stop_recorded(output / RECORD)
+    stopped = stop_recorded(output / HOME / RECORD)
     if options.stop:
         say("Stopped." if stopped else "Nothing was running.")
         return 0
@@ -74,7 +74,7 @@ def demo(output: Path, keep: bool) -> int:
     sandbox = [sys.executable, "-m", "aio_provider.cli", "sandbox", "--port", str(sandbox_port)]
     sandbox += ["--time-scale", str(TIME_SCALE), "--requests-per-minute", str(REQUESTS_PER_MINUTE)]
     connection = {"AIRFLOW_CONN_AIO_DEFAULT": settings["AIRFLOW_CONN_AIO_DEFAULT"]}
-    stack = AirflowStack(output / "airflow", [ROOT / "dags_examples"], env=connection, record=output / RECORD)
+    stack = AirflowStack(output / HOME, [ROOT / "dags_examples"], env=connection)
     finished = False
     try:
         say("Starting the sandbox and Airflow: api-server, scheduler, dag-processor, triggerer …")
@@ -93,6 +93,7 @@ def demo(output: Path, keep: bool) -> int:
         return 0
     finally:
         if keep and finished:
+            stack.leave()
             say(f"\nAirflow stays up: {stack.url}  user {stack.user}, password {stack.password}")
             say(f"The sandbox: http://127.0.0.1:{sandbox_port}/  `make stop` ends both.")
         else:

@@ -19,12 +19,13 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.e2e)
             item.add_marker(pytest.mark.xdist_group("e2e"))  # one stack: one worker runs them all
-            item.add_marker(pytest.mark.timeout(300))
+            item.add_marker(pytest.mark.timeout(600))
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Services:
         found = self.airflow.task_instances(dag_id, run_id)
         return [ti for ti in found if ti["task_id"] == task_id]
 
-    def wait_until(self, what: str, check: Callable[[], Any], timeout: float = 60.0) -> Any:
+    def wait_until(self, what: str, check: Callable[[], Any], timeout: float = 120.0) -> Any:
         deadline = time.monotonic() + timeout
         while not (found := check()):
             if time.monotonic() > deadline:

@@ -17,7 +17,7 @@ DEMO = Path(__file__).parents[2] / "scripts" / "demo.py"
 
 def test_what_it_started_is_stopped_when_it_is_interrupted(tmp_path: Path) -> None:
     output = tmp_path / "output"
-    record = output / "running.json"
+    record = output / "airflow" / "running.json"
     with subprocess.Popen(
         [sys.executable, DEMO, "--output", output], stdout=subprocess.PIPE, text=True
     ) as demo:
@@ -36,6 +36,21 @@ def test_what_it_started_is_stopped_when_it_is_interrupted(tmp_path: Path) -> No
     assert "Interrupted" in printed
     assert [pid for pid in psutil.pids() if _session(pid) in sessions] == []
     assert not record.exists()
+
+
+def test_what_was_started_ends_with_a_process_that_was_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from airflow_stack import AirflowStack\n"
+        "stack = AirflowStack(Path(sys.argv[1]), []); stack.home.mkdir()\n"
+        "print(stack.spawn('sleeper', ['sleep', '600']), flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "home"]
+    with subprocess.Popen(command, cwd=DEMO.parent, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        sleeper = psutil.Process(int(owner.stdout.readline()))
+        assert sleeper.is_running()
+        owner.kill()
+    sleeper.wait(timeout=60)
 
 
 def _session(pid: int) -> int | None:

@@ -21,7 +21,7 @@ def submitted_since(services: Services, before: int) -> list[str]:
 def finish(services: Services, dag_id: str, run_id: str) -> dict[str, Any]:
     """Let everything at the service be done, and return what the task handed over."""
     services.clock.advance(3600)
-    assert services.airflow.wait_for_run(dag_id, run_id, timeout=90) == "success"
+    assert services.airflow.wait_for_run(dag_id, run_id) == "success"
     result: dict[str, Any] = services.airflow.xcom(dag_id, run_id, "picture")
     return result
 
