@@ -47,6 +47,10 @@ class Settings:
     latency_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        for name in ("api_key", "base_url", "ledger", "limiter_url"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):  # never quoted: it may be the key
+                raise ConfigurationError(f"{name} must be text (a string), not {type(value).__name__}.")
         _positive("requests_per_minute", self.requests_per_minute, zero=True)
         _positive("timeout", self.timeout, zero=False)
         _positive("latency_scale", self.latency_scale, zero=False)
@@ -74,8 +78,8 @@ class Settings:
             if text:
                 values[name] = _number(variable, text) if name in _NUMBERS else text
         values.update({name: value for name, value in overrides.items() if value is not None})
-        if "ledger" in values:
-            values["ledger"] = str(values["ledger"])
+        if isinstance(values.get("ledger"), os.PathLike):
+            values["ledger"] = os.fspath(values["ledger"])
         return cls(**values)
 
     @property

@@ -88,6 +88,8 @@ def test_key_ids_tell_keys_and_services_apart() -> None:
         ({"requests_per_minute": float("nan")}, "requests_per_minute"),
         ({"requests_per_minute": "60"}, "requests_per_minute"),
         ({"timeout": 0}, "timeout"),
+        ({"ledger": 3.5}, "ledger must be text"),
+        ({"api_key": ["aio_secret"]}, "api_key must be text"),
         ({"on_server_error": "ignore"}, "on_server_error"),
         ({"colour": "red"}, "colour"),
     ],
