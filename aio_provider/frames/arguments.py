@@ -6,12 +6,13 @@ import contextlib
 import getpass
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from aio_provider.api.errors import ConfigurationError, InvalidRequestError
+from aio_provider.frames.columns import plain
 from aio_provider.frames.gallery import DEFAULT_ROWS
 from aio_provider.frames.run import Options
 from aio_provider.frames.schema import DEFAULT_PREFIX, column_names
@@ -27,10 +28,25 @@ _CONTEXT = {
 }
 
 
+#: arguments that are settings too
+SETTINGS = (
+    "api_key",
+    "base_url",
+    "ledger",
+    "requests_per_minute",
+    "limiter_url",
+    "timeout",
+    "allow_insecure",
+    "on_server_error",
+)
+
+
 def check_options(frame: pd.DataFrame, given: Mapping[str, Any]) -> Options:
     """The arguments that say how to run a call, checked; what is not given has its default."""
     values = {name: given[name] for name in Options.__dataclass_fields__ if name in given}
     key = values.get("key")
+    if not isinstance(key, Hashable):
+        raise TypeError(f"key must be one column's name, not {type(key).__name__}.")
     if key is not None and key not in frame.columns:
         raise InvalidRequestError(no_column("key", None, key, list(frame.columns)), field="key")
     check_choice("on_unknown", values.get("on_unknown", "hold"), ("hold", "resubmit"))
@@ -47,10 +63,24 @@ def check_options(frame: pd.DataFrame, given: Mapping[str, Any]) -> Options:
     return Options(**values)
 
 
+def check_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that stand in for environment variables, by setting; their values are checked later."""
+    for name in ("api_key", "base_url", "limiter_url"):
+        check_type(name, given.get(name), str, none=True)
+    if given.get("ledger") is not None and not isinstance(given["ledger"], str | os.PathLike):
+        raise TypeError(f"ledger must be a path or URL, not {type(given['ledger']).__name__}.")
+    check_type("allow_insecure", given.get("allow_insecure"), bool, none=True)
+    settings = {name: given.get(name) for name in SETTINGS}
+    for name in ("requests_per_minute", "timeout"):
+        settings[name] = plain(settings[name])
+    return settings
+
+
 def check_type(name: str, value: object, kind: type, *, none: bool = False) -> None:
     """Raise ``TypeError`` unless the argument is of this type, or ``None`` where that is allowed."""
     if not isinstance(value, kind) and not (none and value is None):
-        raise TypeError(f"{name} must be {kind.__name__}, not {type(value).__name__} {value!r:.60}.")
+        # without the value: it may be a key
+        raise TypeError(f"{name} must be {kind.__name__}, not {type(value).__name__}.")
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -87,6 +117,7 @@ def check_clash(frame: pd.DataFrame, prefix: str) -> None:
 
 
 def _check_credits(value: object) -> float | None:
+    value = plain(value)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -97,6 +128,7 @@ def _check_credits(value: object) -> float | None:
 
 
 def _check_deadline(value: object) -> float | None:
+    value = plain(value)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):

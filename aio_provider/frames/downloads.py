@@ -19,6 +19,7 @@ from aio_provider.api.client import AioClient
 from aio_provider.api.core import is_loopback
 from aio_provider.api.errors import AioError, AuthenticationError, ConfigurationError, NotFoundError
 from aio_provider.frames.accessor import register
+from aio_provider.frames.arguments import check_settings
 from aio_provider.frames.columns import plain
 from aio_provider.frames.progress import Snapshot, make_view
 from aio_provider.frames.schema import DEFAULT_PREFIX
@@ -77,9 +78,8 @@ def download(
     rows = list(_rows(frame, names, prefix))
     if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
         raise ConfigurationError(f"concurrency={concurrency!r}; it must be a whole number above 0.")
-    target = _Target(
-        os.fspath(folder), Settings.from_env(api_key=api_key, base_url=base_url), max_bytes, allow_private
-    )
+    settings = check_settings({"api_key": api_key, "base_url": base_url})
+    target = _Target(os.fspath(folder), Settings.from_env(**settings), max_bytes, allow_private)
     if names is not None and not overwrite:
         target.refuse_existing(rows)
     view = make_view(sum(bool(row.urls) for row in rows), "download", progress)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from aio_provider.api.prices import CreditRange
 from aio_provider.frames.accessor import register
-from aio_provider.frames.arguments import check_options
+from aio_provider.frames.arguments import check_options, check_settings
 from aio_provider.frames.calls import generate
 from aio_provider.frames.columns import Expression
 from aio_provider.frames.progress import in_credits
@@ -129,7 +129,7 @@ def estimate(
     }
     options = check_options(frame, given)
     spec.check_constants(frame)
-    settings = Settings.from_env(base_url=base_url, ledger=ledger)
+    settings = Settings.from_env(**check_settings({"base_url": base_url, "ledger": ledger}))
     run = Run(frame, spec, options, settings)
     book = _existing(settings.ledger)
     try:

@@ -25,17 +25,6 @@ from aio_provider.frames.spec import RequestSpec, make_spec
 from aio_provider.jobs.job import service_scope
 from aio_provider.jobs.settings import Settings
 
-_SETTINGS = (
-    "api_key",
-    "base_url",
-    "ledger",
-    "requests_per_minute",
-    "limiter_url",
-    "timeout",
-    "allow_insecure",
-    "on_server_error",
-)
-
 
 class RowsFailedError(AioError):
     """Some rows failed and ``errors="raise"`` was given; ``frame`` has every row, the good ones too."""
@@ -148,7 +137,7 @@ def prepare(arguments: Mapping[str, Any]) -> Prepared:
     options = checks.check_options(frame, given)
     if not given["overwrite_columns"]:
         checks.check_clash(frame, options.prefix)
-    settings = Settings.from_env(**{name: given[name] for name in _SETTINGS})
+    settings = Settings.from_env(**checks.check_settings(given))
     spec.check_constants(frame)
     if given["errors"] == "raise":
         spec.check_rows(frame)

@@ -230,6 +230,14 @@ def test_an_empty_frame_has_all_columns_and_needs_no_key(empty: pd.DataFrame, tm
         ({"prompt": "caption", "timeout": "soon"}, aio.ConfigurationError, "timeout"),
         ({"prompt": "caption", "api_key": "a b"}, aio.ConfigurationError, "key"),
         ({"prompt": "caption", "promt": "caption"}, TypeError, "promt"),
+        ({"prompt": "caption", "key": ["caption"]}, TypeError, "key must be one column"),
+        ({"prompt": "caption", "api_key": 3}, TypeError, "api_key must be str"),
+        ({"prompt": "caption", "base_url": 3}, TypeError, "base_url must be str"),
+        ({"prompt": "caption", "ledger": 3.5}, TypeError, "ledger must be a path"),
+        ({"prompt": "caption", "limiter_url": 3}, TypeError, "limiter_url must be str"),
+        ({"prompt": "caption", "allow_insecure": "yes"}, TypeError, "allow_insecure must be bool"),
+        ({"prompt": "caption", "on_server_error": "x"}, aio.ConfigurationError, "on_server_error"),
+        ({"prompt": "caption", "ledger": "mysql://x"}, aio.ConfigurationError, "mysql"),
     ],
 )
 def test_bad_arguments_cost_nothing(
@@ -239,6 +247,12 @@ def test_bad_arguments_cost_nothing(
         generate(frame(), **arguments)
     assert aio_sandbox_env.requests.get("total", 0) == 0
     assert aio_sandbox_env.submissions == []
+
+
+def test_a_key_of_the_wrong_type_is_not_repeated() -> None:
+    with pytest.raises(TypeError) as caught:
+        generate(frame(), prompt="caption", api_key=b"aio_secret_of_some_length")
+    assert "secret" not in str(caught.value)
 
 
 def test_progress_must_be_a_boolean() -> None:
