@@ -228,30 +228,37 @@ class AioHook(BaseHook):
         return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
 
 
-_lookups: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, tuple[float, asyncio.Task[Settings]]]]
-_lookups = WeakKeyDictionary()
+_Lookups = dict[str, tuple[float, "asyncio.Task[Settings] | Settings"]]
+_lookups: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lookups] = WeakKeyDictionary()
 
 
 async def _looked_up_once(hook: AioHook) -> Settings:
-    """The hook's settings, from one look at the connection for all who ask in this event loop at about the
-    same time.
+    """The hook's settings, from one look at the connection for all who ask in this event loop.
 
     A thousand triggers that start together would else ask a thousand times, one after the other.
     """
-    lookups = _lookups.setdefault(asyncio.get_running_loop(), {})
-    until, lookup = lookups.get(hook.aio_conn_id, (0.0, None))
-    failed = lookup is not None and lookup.done() and (lookup.cancelled() or lookup.exception() is not None)
-    if lookup is None or failed or until < time.monotonic():
-        lookup = asyncio.create_task(hook.aget_settings())
-        lookups[hook.aio_conn_id] = time.monotonic() + _LOOKUP_LASTS, lookup
-    return await asyncio.shield(lookup)  # one who is cancelled leaves it to the others
+    lookups, conn_id = _lookups.setdefault(asyncio.get_running_loop(), {}), hook.aio_conn_id
+    until, found = lookups.get(conn_id, (0.0, None))
+    if found is None or until < time.monotonic():
+        found = asyncio.create_task(hook.aget_settings())
+        until = time.monotonic() + _LOOKUP_LASTS
+
+        def keep(done: asyncio.Task[Settings]) -> None:
+            if done.cancelled() or done.exception() is not None:
+                lookups.pop(conn_id, None)
+            else:
+                lookups[conn_id] = until, done.result()  # the task itself would keep its loop alive
+
+        found.add_done_callback(keep)
+        lookups[conn_id] = until, found
+    if isinstance(found, asyncio.Task):
+        return await asyncio.shield(found)  # one who is cancelled leaves it to the others
+    return found
 
 
 @cache
 def _warm_up() -> None:
-    """Load what a poller needs, once a process and outside the event loop: it takes some tenths of a
-    second.
-    """
+    """Load what a poller needs, once a process, outside the event loop: it takes tenths of a second."""
     import aio_provider.jobs.poller
     import aio_provider.jobs.polling
     import aio_provider.jobs.shared_windows  # noqa: F401
