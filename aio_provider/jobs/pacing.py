@@ -91,8 +91,8 @@ class Window(Protocol):
     def close(self) -> None: ...
 
 
-#: a 429 without Retry-After: someone else uses the key. Send so many times more slowly, at most so slowly, and
-#: so much faster again with each answer.
+#: a 429 without Retry-After: someone else uses the key. Send so many times more slowly, at most so slowly,
+#: and so much faster again with each answer.
 _SLOW_DOWN, _SLOWEST, _SPEED_UP = 1.5, 12.0, 0.96
 #: seconds of lateness that are made good
 _LATE = 0.1

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 from aio_provider.api.errors import (
@@ -26,11 +26,9 @@ from aio_provider.api.errors import (
     TaskTimeoutError,
     TransportError,
 )
+from aio_provider.api.tasks import Task
 from aio_provider.jobs.pacing import Priority, RateBudget
 from aio_provider.jobs.polling import PollPlan
-
-if TYPE_CHECKING:
-    from aio_provider.api.tasks import Task
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +50,22 @@ class TaskSource(Protocol):
     async def get_task(self, task_id: str) -> Task: ...
 
 
+class Accepted(NamedTuple):
+    """A task to follow: its id, what it makes, and when it was accepted (seconds since the epoch)."""
+
+    task_id: str
+    kind: str
+    model: str | None = None
+    submitted_at: float | None = None
+
+
+_Sink = Callable[[str, "Task | BaseException"], None]
+
+
 @dataclass(slots=True, eq=False)
 class _Followed:
-    result: asyncio.Future[Task]
     submitted_at: float
-    watchers: int = 0
+    sinks: tuple[_Sink, ...] = ()  # a tuple: mostly one, and there may be a hundred thousand of these
     missing_since: float | None = None
     missing: int = 0
     failures: int = 0
@@ -98,6 +107,7 @@ class Poller:
         self.client = client
         self.budget = budget
         self.plan = PollPlan() if plan is None else plan  # an empty plan is falsy
+        self.plan.spacing = 60.0 / budget.per_minute if budget.per_minute else 0.0
         self._user = self if user is None else user
         self._grace = not_found_grace
         self._clock = clock
@@ -133,65 +143,112 @@ class Poller:
         :raises NotFoundError: the service has no such task, and went on saying so.
         :raises AuthenticationError: the key is refused; everyone who waits gets this.
         """
-        followed = self._follow(task_id, kind, model, submitted_at)
-        followed.watchers += 1
-        timeout = None if deadline is None else max(deadline - self._wall(), 0.0)
+        result: asyncio.Future[Task] = asyncio.get_running_loop().create_future()
+
+        def sink(_: str, found: Task | BaseException) -> None:
+            if result.done():
+                return
+            if isinstance(found, asyncio.CancelledError):
+                result.cancel()
+            elif isinstance(found, BaseException):
+                result.set_exception(found)
+            else:
+                result.set_result(found)
+
+        self._follow(Accepted(task_id, kind, model, submitted_at), sink)
         try:
-            done, _ = await asyncio.wait([followed.result], timeout=timeout)
-            if not done:
-                raise TaskTimeoutError(
-                    f"Task {task_id} was still running at its deadline. It goes on at the service and can be "
-                    "picked up by its id.",
-                    task_id=task_id,
-                )
-            return followed.result.result()
+            await asyncio.wait([result], timeout=self._left(deadline))
+            if not result.done():
+                raise _timed_out(task_id)
+            return result.result()
         finally:
-            followed.watchers -= 1
-            if not followed.watchers:
-                self._forget(task_id, followed)
+            self._leave(task_id, sink)
+            if result.done() and not result.cancelled():
+                result.exception()  # seen: who left just now is no reason for a warning
+
+    async def watch_many(
+        self, tasks: Iterable[Accepted], *, deadline: float | None = None
+    ) -> AsyncIterator[tuple[str, Task | AioError]]:
+        """Wait for many tasks; each comes as it is done, or with its own error.
+
+        Costs well under a kilobyte a task, where a coroutine for each would take several.
+
+        :param deadline: when to stop waiting, seconds since the epoch; those still running then come with a
+            :class:`TaskTimeoutError`.
+        :raises AuthenticationError: the key is refused.
+        """
+        found: asyncio.Queue[tuple[str, Task | BaseException]] = asyncio.Queue()
+
+        def sink(task_id: str, result: Task | BaseException) -> None:
+            found.put_nowait((task_id, result))
+
+        waiting: dict[str, None] = {}
+        try:
+            for number, task in enumerate(tasks):
+                if task.task_id not in waiting:
+                    waiting[task.task_id] = None
+                    self._follow(task, sink)
+                if number % 100 == 99:
+                    await asyncio.sleep(0)  # others use this event loop too
+            while waiting:
+                try:
+                    async with asyncio.timeout(self._left(deadline)):
+                        task_id, result = await found.get()
+                except TimeoutError:
+                    break
+                if isinstance(result, AuthenticationError) or not isinstance(result, Task | AioError):
+                    raise result
+                del waiting[task_id]
+                yield task_id, result
+            for task_id in list(waiting):
+                self._leave(task_id, sink)
+                del waiting[task_id]
+                yield task_id, _timed_out(task_id)
+        finally:
+            for task_id in waiting:
+                self._leave(task_id, sink)
 
     async def aclose(self) -> None:
-        """Stop polling; whoever still waits is cancelled."""
+        """Stop polling; whoever still waits gets a :class:`asyncio.CancelledError`."""
         tasks = [task for task in (self._loop_task, *self._polls) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for followed in self._followed.values():
-            followed.result.cancel()
+        for task_id in list(self._followed):
+            self._settle(task_id, asyncio.CancelledError())
 
     # -- who is followed
 
-    def _follow(self, task_id: str, kind: str, model: str | None, submitted_at: float | None) -> _Followed:
-        followed = self._followed.get(task_id)
+    def _left(self, deadline: float | None) -> float | None:
+        return None if deadline is None else max(deadline - self._wall(), 0.0)
+
+    def _follow(self, task: Accepted, sink: _Sink) -> None:
+        followed = self._followed.get(task.task_id)
         if followed is None:
             now = self._clock()
-            age = 0.0 if submitted_at is None else max(self._wall() - submitted_at, 0.0)
-            result: asyncio.Future[Task] = asyncio.get_running_loop().create_future()
-            followed = self._followed[task_id] = _Followed(result, now - age)
-            self.plan.add(task_id, kind=kind, model=model, submitted_at=now - age, now=now)
+            age = 0.0 if task.submitted_at is None else max(self._wall() - task.submitted_at, 0.0)
+            followed = self._followed[task.task_id] = _Followed(now - age)
+            self.plan.add(task.task_id, kind=task.kind, model=task.model, submitted_at=now - age, now=now)
             if self._loop_task is None or self._loop_task.done():
                 self._loop_task = asyncio.create_task(self._poll_all())
             self._wake.set()
-        return followed
+        followed.sinks += (sink,)
 
-    def _forget(self, task_id: str, followed: _Followed) -> None:
-        if self._followed.get(task_id) is followed:
+    def _leave(self, task_id: str, sink: _Sink) -> None:
+        followed = self._followed.get(task_id)
+        if followed is None:
+            return
+        followed.sinks = tuple(other for other in followed.sinks if other is not sink)
+        if not followed.sinks:
             del self._followed[task_id]
             self.plan.discard(task_id)
             self._wake.set()
-        if not followed.result.done():
-            followed.result.cancel()
-        elif not followed.result.cancelled():
-            followed.result.exception()  # seen: a cancelled watcher is no reason for a warning
 
     def _settle(self, task_id: str, result: Task | BaseException) -> None:
         followed = self._followed.pop(task_id, None)
-        if followed is None or followed.result.done():
-            return
-        if isinstance(result, BaseException):
-            followed.result.set_exception(result)
-        else:
-            followed.result.set_result(result)
+        if followed is not None:
+            for sink in followed.sinks:
+                sink(task_id, result)
 
     # -- the loop
 
@@ -325,6 +382,14 @@ class Poller:
                 await self._wake.wait()
         except TimeoutError:
             return
+
+
+def _timed_out(task_id: str) -> TaskTimeoutError:
+    return TaskTimeoutError(
+        f"Task {task_id} was still running at its deadline. It goes on at the service and can be picked up "
+        "by its id.",
+        task_id=task_id,
+    )
 
 
 @dataclass(slots=True)

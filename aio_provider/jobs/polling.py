@@ -28,6 +28,9 @@ _SURE_AGAIN = 0.85
 _MISS = 4.0
 #: not pressed: polls a task, all told
 _LOOKS = 10.5
+#: with requests for fewer polls a task than this, each is saved for when it is almost surely done
+_FEW_LOOKS = 1.6
+_SHARE = 2.0
 #: while little is known of a model, and for a few tasks ever after, the first poll is earlier, so as to learn
 _SCOUTS = 6
 _SCOUT_SHARE = 1 / 40
@@ -110,6 +113,8 @@ class PollPlan:
         self._random = random.Random(seed)
         self._groups: dict[tuple[str, str | None], _Group] = {}
         self._watches: dict[str, _Watch] = {}
+        #: seconds between two requests in the long run, which is what the followed tasks share; 0: no limit
+        self.spacing = 0.0
         self._seq = count()
 
     def __len__(self) -> int:
@@ -290,12 +295,24 @@ class PollPlan:
             known = watch.seen_running
             age = watch.group.sure_age() if known is None else latency.sure_age(_SURE_AGAIN, _MISS, known)
         else:
-            age = latency.next_look(watch.group.looks(), watch.seen_running or 0.0)
+            age = self._spare_age(watch)
         if watch.seen_running is not None:
             # Whatever the figures say, never hammer on one task; a straggler may well never end.
             straggler = watch.seen_running > _STRAGGLER * latency.quantile(0.5)
             age = max(age, watch.seen_running * (1.2 if straggler else 1.01) + 0.02)
         return max(watch.submitted_at + age, watch.not_before)
+
+    def _spare_age(self, watch: _Watch) -> float:
+        """When a poll that costs nobody a turn is worth it, as an age."""
+        group, known = watch.group, watch.seen_running or 0.0
+        looks = group.looks()
+        if self.spacing:
+            # As many as there are requests for while a task runs: the others want theirs too. Not all have
+            # the same age, so there are some more than that.
+            looks = min(looks, _SHARE * group.latency.quantile(0.5) / (self.spacing * len(self._watches)))
+        if looks < _FEW_LOOKS:
+            return group.sure_age() if not known else group.latency.sure_age(_SURE_AGAIN, _MISS, known)
+        return group.latency.next_look(looks, known)
 
     def _group_due(self, group: _Group, pressed: bool, now: float = math.inf) -> tuple[float, _Watch | None]:
         """The group's first due task. Stale keys are mended as they come to the top."""

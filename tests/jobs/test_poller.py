@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+import tracemalloc
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -24,7 +26,7 @@ from aio_provider.api.errors import (
 from aio_provider.api.requests import GenerationRequest
 from aio_provider.api.tasks import Task, TaskStatus
 from aio_provider.jobs.pacing import MemoryRateBudget, UnlimitedBudget
-from aio_provider.jobs.poller import Poller, shared_poller
+from aio_provider.jobs.poller import Accepted, Poller, shared_poller
 from aio_provider.jobs.polling import PollPlan
 from aio_provider.sandbox import Sandbox
 
@@ -303,3 +305,96 @@ async def test_over_the_wire() -> None:
             )
             assert all(task.urls for task in found)
             await poller.aclose()
+
+
+# -- many at once --------------------------------------------------------------------------------------------
+
+
+def test_many_tasks_each_with_its_own_end() -> None:
+    service = Service(
+        a=done_at(5),
+        b=done_at(30, TaskStatus.FAILED),
+        c=lambda now: NotFoundError("no such task"),
+        d=lambda now: TaskStatus.RUNNING,
+    )
+
+    async def main() -> None:
+        poller = poller_of(service)
+        tasks = [Accepted(t, "image", "m", 0.0) for t in ("a", "b", "c", "d", "a")]
+        found = [item async for item in poller.watch_many(tasks, deadline=300.0)]
+        assert [task_id for task_id, _ in found] == ["a", "b", "c", "d"]
+        kinds = [type(result) for _, result in found]
+        assert kinds == [Task, Task, NotFoundError, TaskTimeoutError]
+        assert virtual.clock() == pytest.approx(300.0)
+        assert len(poller) == 0
+        await poller.aclose()
+
+    run(main())
+
+
+def test_many_tasks_and_a_refused_key() -> None:
+    service = Service(a=done_at(1), b=lambda now: AuthenticationError("no"))
+
+    async def main() -> None:
+        poller = poller_of(service)
+        tasks = [Accepted("a", "image", None, 0.0), Accepted("b", "image", None, 0.0)]
+        with pytest.raises(AuthenticationError):
+            async for _ in poller.watch_many(tasks):
+                pass
+        assert len(poller) == 0
+        await poller.aclose()
+
+    run(main())
+
+
+def test_who_stops_listening_to_many_leaves() -> None:
+    service = Service(a=done_at(5), b=done_at(50))
+
+    async def main() -> None:
+        poller = poller_of(service)
+        tasks = [Accepted(t, "image", None, 0.0) for t in "ab"]
+        async with contextlib.aclosing(poller.watch_many(tasks)) as found:
+            async for task_id, _ in found:
+                assert task_id == "a"
+                break
+        assert len(poller) == 0
+        await poller.aclose()
+
+    run(main())
+
+
+async def test_many_thousand_tasks_are_light_and_never_in_the_way() -> None:
+    tracemalloc.start()
+    poller = Poller(Service(), MemoryRateBudget(60), PollPlan(lambda kind, model: (3600.0, 7200.0)))
+    slowest = 0.0
+
+    async def beat() -> None:
+        nonlocal slowest
+        while True:
+            began = time.thread_time()
+            await asyncio.sleep(0)
+            slowest = max(slowest, time.thread_time() - began)
+
+    async def batch(index: int) -> None:
+        now = time.time()
+        tasks = (
+            Accepted(f"n41_{index:02d}_{number:05d}_kling3", "video", "kling-3", now)
+            for number in range(1000)
+        )
+        async for _ in poller.watch_many(tasks):
+            pass
+
+    beating = asyncio.create_task(beat())
+    before = tracemalloc.get_traced_memory()[0]
+    batches = [asyncio.create_task(batch(index)) for index in range(20)]
+    while len(poller) < 20_000:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    used = (tracemalloc.get_traced_memory()[0] - before) / 2**20
+    tracemalloc.stop()
+    beating.cancel()
+    for one in batches:
+        one.cancel()
+    await asyncio.gather(*batches, return_exceptions=True)
+    await poller.aclose()
+    assert used < 24, "100,000 tasks in 120 MB"
+    assert slowest < 0.5, "tracing makes it several times slower than it is"
