@@ -58,7 +58,7 @@ class AirflowStack:
     :param env: more environment variables for every component (a connection, for example).
 
     ``home/running.json`` names what runs, for :func:`stop_recorded`. A guard process acts on it when this one
-    is gone without having stopped the stack (killed, say): nothing outlives it unless :meth:`leave` was called.
+    is gone without having stopped the stack (killed, say); nothing outlives it but by :meth:`leave`.
     """
 
     def __init__(
@@ -107,9 +107,9 @@ class AirflowStack:
             "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}",
             "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
             "DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-            "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
+            "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
             "LOGGING__BASE_LOG_FOLDER": str(self.home / "logs"),
-            "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+            "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
             "TRIGGERER__JOB_HEARTBEAT_SEC": "2",
             # A triggerer that was killed is taken for dead, and its triggers handed on, after this long.
             "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "8",
