@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,7 @@ from aio_provider.frames.run import Options, Run
 from aio_provider.frames.source import read_source
 from aio_provider.frames.spec import RequestSpec, make_spec
 from aio_provider.jobs.job import service_scope
+from aio_provider.jobs.runner import CreditLimitWarning
 from aio_provider.jobs.settings import Settings
 
 
@@ -79,6 +82,14 @@ class Prepared:
         view.close()
         if self.progress is not False:
             view.say(report.summary())
+        if self.run.over_limit:
+            warnings.warn(
+                f"max_credits={self.run.options.max_credits:g}: {self.run.over_limit:,} of {report.rows:,} "
+                "rows were not submitted, since they might have gone past it. Run again with more for the rest; "
+                "what is done costs nothing again.",
+                CreditLimitWarning,
+                stacklevel=_users_level(),
+            )
         try:
             self._write(out)
         except OSError as error:
@@ -178,6 +189,14 @@ def _raise_failures(run: Run, out: pd.DataFrame) -> None:
     )
     error.frame = out
     raise error
+
+
+def _users_level() -> int:
+    """How many frames up from our caller the user's own line is."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("aio_provider."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 async def _draw_now_and_then(view: View) -> None:

@@ -109,6 +109,7 @@ class Run:
         self._copies: dict[int, int] = {}  # row → the earlier row that it shares a job with
         self._jobs_left: Iterator[Job] = self.jobs()
         self._fresh: list[str] = []  # keys of the jobs that ended in this run
+        self.over_limit = 0  # rows left out for max_credits
         self._spent = 0.0
         self._reused = 0
         self._saved = 0.0
@@ -157,6 +158,7 @@ class Run:
             self._budget,
             plan=PollPlan(catalog_prior(settings.latency_scale)),
             max_credits=options.max_credits,
+            warn=False,  # :class:`Prepared` does, where the user sees it
             retry_failed=options.retry_failed,
             refresh_urls=options.refresh_urls,
             on_unknown=options.on_unknown,
@@ -280,6 +282,7 @@ class Run:
 
     def _take(self, outcome: Outcome) -> None:
         position = self._positions[outcome.key]
+        self.over_limit += outcome.error_type == "BudgetExceededError"
         self._results[position] = RowResult.of(outcome)
         if outcome.reused:
             self._reused += 1

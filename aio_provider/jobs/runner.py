@@ -62,6 +62,7 @@ class Runner:
     :param budget: the key's budget.
     :param plan: what is known about latencies.
     :param max_credits: what this run may spend. What would go past it is not submitted, with a warning.
+    :param warn: give that warning; off where the caller does, in a thread and at a line of its user's.
     :param retry_failed: submit again what the ledger has as failed.
     :param refresh_urls: ask again for results that the ledger has (free): their URLs may have expired.
     :param on_unknown: ``"hold"`` jobs that may have been charged, or ``"resubmit"`` them.
@@ -86,6 +87,7 @@ class Runner:
         *,
         plan: PollPlan | None = None,
         max_credits: float | None = None,
+        warn: bool = True,
         retry_failed: bool = False,
         refresh_urls: bool = False,
         on_unknown: Literal["hold", "resubmit"] = "hold",
@@ -115,6 +117,7 @@ class Runner:
         self.budget = budget
         self.plan = PollPlan() if plan is None else plan  # an empty plan is falsy
         self.max_credits = max_credits
+        self.warn = warn
         self.retry_failed = retry_failed
         self.refresh_urls = refresh_urls
         self.on_unknown: Literal["hold", "resubmit"] = on_unknown
@@ -223,7 +226,7 @@ class _Run:
             yield outcome
         if self._fatal is not None:
             raise self._fatal
-        if self._carrier.over_limit:
+        if self._carrier.over_limit and self._runner.warn:
             warnings.warn(
                 f"{self._carrier.over_limit} jobs were not submitted: they would have gone past "
                 f"max_credits={self._runner.max_credits:g}.",

@@ -442,8 +442,9 @@ def test_401_stops_at_once_with_the_frame(aio_sandbox_env: Sandbox, tmp_path: Pa
 
 
 def test_max_credits_is_a_warning(aio_sandbox_env: Sandbox) -> None:
-    with pytest.warns(UserWarning, match="max_credits=12"):
-        out = generate(frame(5), prompt="caption", max_credits=12)
+    with pytest.warns(UserWarning, match="max_credits=12: 3 of 5 rows") as told:
+        out = frame(5).aio.image(prompt="caption", max_credits=12, progress=False)
+    assert [warning.filename for warning in told] == [__file__]  # the user's own line
     assert sorted(statuses(out)) == ["not_submitted"] * 3 + ["succeeded"] * 2
     assert aio_sandbox_env.charged == 10
     assert "max_credits" in out[out["aio_status"] == "not_submitted"]["aio_error"].iloc[0]
