@@ -85,8 +85,8 @@ class Prepared:
         if self.run.over_limit:
             warnings.warn(
                 f"max_credits={self.run.options.max_credits:g}: {self.run.over_limit:,} of {report.rows:,} "
-                "rows were not submitted, since they might have gone past it. Run again with more for the rest; "
-                "what is done costs nothing again.",
+                "rows were not submitted, since they might have gone past it. "
+                "Run again with more for the rest; what is done costs nothing again.",
                 CreditLimitWarning,
                 stacklevel=_users_level(),
             )
