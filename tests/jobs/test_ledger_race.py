@@ -42,6 +42,7 @@ async def _work(target: str, name: str, submitted: Path, start: int) -> dict[str
                             return
                         if entry.state is JobState.PLANNED and await book.intend(entry):
                             log.write(f"{key} {name}\n")
+                            await asyncio.sleep(0.01)  # a POST takes its time; the other gets its chance
                             await book.accept(key, f"task-of-{name}-{index}")
                         elif entry.state is JobState.ACCEPTED:
                             await book.finish(succeeded(key, entry.task_id))
@@ -65,16 +66,21 @@ def _race(target: str, folder: Path, *, processes: int) -> None:
     with Ledger.open(target):
         pass
     children = []
+    waiting, go = os.pipe()
     for number in range(processes):
         child = os.fork()
         if child == 0:
             try:
+                os.close(go)
+                os.read(waiting, 1)  # until all are there
                 results = asyncio.run(_work(target, f"p{number}", submitted, start=number * 17))
                 (folder / f"results-{number}").write_text(json.dumps(results))
                 os._exit(0)
             finally:
                 os._exit(1)
         children.append(child)
+    os.close(waiting)
+    os.close(go)
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * processes
     lines = [line.split() for line in submitted.read_text().splitlines()]
     assert Counter(key for key, _ in lines) == Counter({f"job-{index:03}": 1 for index in range(JOBS)})

@@ -295,5 +295,5 @@ class LedgerMachine(RuleBasedStateMachine):
             assert sent.told or (sent.key, sent.owner) in held, sent
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+LedgerMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)
 TestLedger = pytest.mark.timeout(300)(LedgerMachine.TestCase)
