@@ -104,7 +104,7 @@ def generate(
     \b
     aio generate products.csv image -m flux-2 -c prompt=caption -p aspect_ratio=16:9 -o images.parquet
 
-    The key comes from AIO_API_KEY. Run again to finish what was cut short: what is paid for is not paid twice.
+    The key comes from AIO_API_KEY. Run again to finish what was cut short; what is paid for is kept.
     """  # noqa: D301 - click's own mark for a paragraph to leave alone
     with told():
         from aio_provider.frames.calls import generate as run

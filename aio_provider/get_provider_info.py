@@ -21,8 +21,8 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
     "ledger_url": {
         "label": "Ledger URL",
         "description": (
-            "Database that records every paid job, so that none is paid twice: postgresql://user:password@host/db, "
-            "or sqlite:////path/on/a/disk/all/workers/share.sqlite."
+            "Database that records every paid job, so that none is paid twice: "
+            "postgresql://user:password@host/db, or sqlite:////path/on/a/disk/all/workers/share.sqlite."
         ),
         "schema": {"type": ["string", "null"], "format": "password"},
     },

@@ -69,7 +69,9 @@ def test_arguments_go_before_the_environment() -> None:
 
 
 def test_the_key_is_never_shown() -> None:
-    settings = Settings(api_key="aio_secret", limiter_url="redis://:password@host", ledger="postgresql://u:pw@h/d")
+    settings = Settings(
+        api_key="aio_secret", limiter_url="redis://:password@host", ledger="postgresql://u:pw@h/d"
+    )
     assert "secret" not in repr(settings)
     assert "password" not in repr(settings)
     assert "pw" not in repr(settings)
