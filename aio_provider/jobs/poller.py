@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -168,7 +168,7 @@ class Poller:
 
     async def watch_many(
         self, tasks: Iterable[Accepted], *, deadline: float | None = None
-    ) -> AsyncIterator[tuple[str, Task | AioError]]:
+    ) -> AsyncGenerator[tuple[str, Task | AioError], None]:
         """Wait for many tasks; each comes as it is done, or with its own error.
 
         Costs well under a kilobyte a task, where a coroutine for each would take several.

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from aio_provider.api.errors import AioError
+from aio_provider.api.errors import AioError, TaskTimeoutError
 from aio_provider.hooks.aio import AioHook
+from aio_provider.jobs.poller import Accepted
 from aio_provider.triggers.events import DONE, EXPIRED, TIMEOUT, event_of_error
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 #: further words for an event's ``status``: a chunk is full; it is time for the next wave of submissions
 CHUNK, WAKE = "chunk", "wake"
 
-#: tasks followed at once by one trigger. The budget allows about one poll a second, so more would only take
-#: room; the oldest come first, since they end first.
-_FOLLOWED = 200
 #: seconds for a look at tasks whose deadline passed unwatched
 _LATE_LOOK = 60.0
 #: bytes of outcomes in one event, which Airflow keeps in a database row
@@ -111,18 +108,16 @@ class AioBatchTrigger(BaseTrigger):
 
 
 class _Batch:
-    """One wait: who is followed, who is still to come."""
+    """One wait for everyone who is still running."""
 
     def __init__(self, trigger: AioBatchTrigger, poller: Poller) -> None:
         self._trigger = trigger
         self._poller = poller
-        everyone = [
-            (submitted_at, aio_task_id, group["kind"], group["model"])
-            for group in trigger.groups
-            for aio_task_id, submitted_at in group["tasks"]
-        ]
-        self._to_come = deque(sorted(everyone, key=lambda one: one[0]))
-        self._followed: dict[asyncio.Task[Task], str] = {}
+
+    def _tasks(self) -> Iterator[Accepted]:
+        for group in self._trigger.groups:
+            for aio_task_id, submitted_at in group["tasks"]:
+                yield Accepted(aio_task_id, group["kind"], group["model"], submitted_at)
 
     async def collect(self, outcomes: list[dict[str, Any]]) -> str:
         """Gather outcomes until it is time to fire; why it is.
@@ -133,51 +128,31 @@ class _Batch:
         fire_at = min(trigger.deadline, trigger.wake_at or trigger.deadline)
         if trigger.deadline <= time.time():  # it passed while nobody looked: the triggerer was down
             fire_at = time.time() + _LATE_LOOK
-        try:
-            while True:
-                await self._follow_more()
-                if not self._followed:
-                    return DONE
-                left = max(fire_at - time.time(), 0.0)
-                ended, _ = await asyncio.wait(
-                    self._followed, timeout=left, return_when=asyncio.FIRST_COMPLETED
-                )
-                for one in ended:
-                    outcomes.append(_outcome(self._followed.pop(one), one))
-                    size += len(json.dumps(outcomes[-1]))
-                if not self._followed and not self._to_come:
-                    return DONE
-                if len(outcomes) >= trigger.chunk or size >= _EVENT_BYTES:
-                    return CHUNK
-                if not ended:
+        left = len({task.task_id for task in self._tasks()})
+        async with aclosing(self._poller.watch_many(self._tasks(), deadline=fire_at)) as found:
+            async for aio_task_id, result in found:
+                if isinstance(result, TaskTimeoutError):
                     return WAKE if time.time() < trigger.deadline else TIMEOUT
-        finally:
-            for one in self._followed:
-                one.cancel()
-            await asyncio.gather(*self._followed, return_exceptions=True)
-
-    async def _follow_more(self) -> None:
-        while self._to_come and len(self._followed) < _FOLLOWED:
-            submitted_at, aio_task_id, kind, model = self._to_come.popleft()
-            watch = self._poller.watch(aio_task_id, kind=kind, model=model, submitted_at=submitted_at)
-            self._followed[asyncio.create_task(watch)] = aio_task_id
-            if len(self._followed) % 20 == 0:
-                await asyncio.sleep(0)  # others run in this event loop too
+                outcomes.append(_outcome(aio_task_id, result))
+                size += len(json.dumps(outcomes[-1]))
+                left -= 1
+                if left and (len(outcomes) >= trigger.chunk or size >= _EVENT_BYTES):
+                    return CHUNK
+        return DONE
 
 
-def _outcome(aio_task_id: str, ended: asyncio.Task[Task]) -> dict[str, Any]:
-    try:
-        return ended.result().to_dict()
-    except AioError as error:
-        status = event_of_error(error)["status"]
-        if status != EXPIRED:  # it concerns every task
-            raise
-        return {
-            "task_id": aio_task_id,
-            "status": status,
-            "urls": [],
-            "credits": None,
-            "model": None,
-            "error": str(error),
-            "created_at": None,
-        }
+def _outcome(aio_task_id: str, result: Task | AioError) -> dict[str, Any]:
+    if not isinstance(result, AioError):
+        return result.to_dict()
+    status = event_of_error(result)["status"]
+    if status != EXPIRED:  # it concerns every task
+        raise result
+    return {
+        "task_id": aio_task_id,
+        "status": status,
+        "urls": [],
+        "credits": None,
+        "model": None,
+        "error": str(result),
+        "created_at": None,
+    }
