@@ -12,12 +12,11 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from aio_provider.api.errors import AioError, TaskTimeoutError
 from aio_provider.hooks.aio import AioHook
-from aio_provider.jobs.poller import Accepted
 from aio_provider.triggers.events import DONE, EXPIRED, TIMEOUT, event_of_error
 
 if TYPE_CHECKING:
     from aio_provider.api.tasks import Task
-    from aio_provider.jobs.poller import Poller
+    from aio_provider.jobs.poller import Accepted, Poller
 
 #: further words for an event's ``status``: a chunk is full; it is time for the next wave of submissions
 CHUNK, WAKE = "chunk", "wake"
@@ -115,6 +114,8 @@ class _Batch:
         self._poller = poller
 
     def _tasks(self) -> Iterator[Accepted]:
+        from aio_provider.jobs.poller import Accepted  # not at import: DAG files are parsed all the time
+
         for group in self._trigger.groups:
             for aio_task_id, submitted_at in group["tasks"]:
                 yield Accepted(aio_task_id, group["kind"], group["model"], submitted_at)
