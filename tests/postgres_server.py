@@ -15,7 +15,7 @@ DEFAULT = "postgresql://postgres@127.0.0.1:5432/postgres"
 
 @contextmanager
 def schema() -> Iterator[str]:
-    """The URL of an empty schema on ``AIO_TEST_POSTGRES_URL``, else on this machine's server; dropped at the end.
+    """The URL of an empty schema on ``AIO_TEST_POSTGRES_URL``, else on a local server; dropped at the end.
 
     Skips where there is no server; fails there when ``AIO_TEST_REQUIRE_SERVICES=1``.
     """

@@ -19,6 +19,7 @@ from aio_provider.jobs.ledger import (
     LedgerStateError,
     LedgerUnavailableError,
 )
+from aio_provider.jobs.ledger.verbs import Claim
 from tests.jobs.ledger_helpers import job, state, succeeded
 
 
@@ -144,6 +145,39 @@ async def test_a_claim_cancelled_as_its_answer_comes_is_given_back(monkeypatch: 
             monkeypatch.setattr(grouped, "_hand_over", cancel_at_once)
             with pytest.raises(asyncio.CancelledError):
                 await claim
+        assert state(ledger, "k") is JobState.PLANNED
+
+
+async def test_a_claim_cancelled_while_closing_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Ledger.open(":memory:") as ledger:
+        grouped = AsyncLedger(ledger)
+        await grouped.plan([job("k")])
+        gate = Gate(ledger, monkeypatch)
+        claim = asyncio.ensure_future(grouped.intend("k"))
+        await asyncio.to_thread(gate.reached.wait, 10)
+        closing = asyncio.ensure_future(grouped.aclose())
+        await asyncio.sleep(0)
+        claim.cancel()
+        gate.open.set()
+        await closing
+        assert state(ledger, "k") is JobState.PLANNED
+
+
+def test_a_claim_whose_loop_is_gone_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Ledger.open(tmp_path / "l.sqlite") as ledger:
+        ledger.plan([job("k")], owner="me")
+        gate = Gate(ledger, monkeypatch)
+        grouped = AsyncLedger(ledger, owner="me")
+        loop = asyncio.new_event_loop()
+
+        async def leave() -> None:
+            grouped._put("intend", Claim("k", "me"))
+            await asyncio.to_thread(gate.reached.wait, 10)
+
+        loop.run_until_complete(leave())
+        loop.close()
+        gate.open.set()
+        asyncio.run(grouped.aclose())
         assert state(ledger, "k") is JobState.PLANNED
 
 
