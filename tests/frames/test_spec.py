@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from aio_provider.api.errors import InvalidRequestError
@@ -189,3 +190,54 @@ def test_describe_tells_a_column_from_a_constant() -> None:
     by_column = make_spec("image", fields={"prompt": "caption"}).describe()
     by_constant = make_spec("image", fields={"prompt": lit("caption")}).describe()
     assert by_column != by_constant
+
+
+@pytest.mark.parametrize(
+    "captions",
+    [
+        pd.Series(["a red chair", None], dtype=object),
+        pd.Series(["a red chair", None], dtype="string"),
+        pd.Series(["a red chair", None], dtype="category"),
+        pd.Series(["a red chair", None], dtype=pd.ArrowDtype(pa.string())),
+        pd.Series(["a red chair", None], dtype=pd.ArrowDtype(pa.dictionary(pa.int8(), pa.string()))),
+    ],
+    ids=lambda series: str(series.dtype),
+)
+def test_texts_of_every_dtype_make_the_same_request(captions: pd.Series) -> None:
+    first, second = rows("image", pd.DataFrame({"caption": captions}), prompt="caption")
+    assert first.fingerprint == GenerationRequest.image("a red chair").fingerprint
+    assert isinstance(second, Nothing)
+
+
+@pytest.mark.parametrize(
+    "seeds",
+    [
+        pd.Series([7, None], dtype="float64"),
+        pd.Series([7, None], dtype="Int64"),
+        pd.Series([7, None], dtype=object),
+        pd.Series([7, None], dtype=pd.ArrowDtype(pa.int32())),
+        pd.Series([7, None], dtype=pd.ArrowDtype(pa.decimal128(10, 2))),
+    ],
+    ids=lambda series: str(series.dtype),
+)
+def test_numbers_of_every_dtype_make_the_same_request(seeds: pd.Series) -> None:
+    frame = pd.DataFrame({"caption": ["a red chair", "a red chair"], "seed": seeds})
+    first, second = rows("image", frame, prompt="caption", seed="seed")
+    assert first.fingerprint == GenerationRequest.image("a red chair", seed=7).fingerprint
+    assert "seed" not in second.body()
+
+
+def test_lists_of_urls_and_dates_in_templates() -> None:
+    urls = ["https://example.com/a.png", "https://example.com/b.png"]
+    frame = pd.DataFrame(
+        {
+            "day": pd.to_datetime(["2026-11-22", None]),
+            "urls": pd.Series([urls, None], dtype=pd.ArrowDtype(pa.list_(pa.string()))),
+        }
+    )
+    first, second = rows(
+        "image", frame, prompt=template("A calendar page for {day:%d %B %Y}"), input_urls="urls"
+    )
+    assert first.body()["prompt"] == "A calendar page for 22 November 2026"
+    assert first.body()["input_urls"] == urls
+    assert isinstance(second, Nothing)
