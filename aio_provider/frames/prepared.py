@@ -48,40 +48,42 @@ class Prepared:
 
     def blocking(self) -> pd.DataFrame:
         """Run it, waiting in this thread."""
-        if not len(self.run.frame):
-            return self._end(View(0, self.run.spec.kind))
         view = self._view()
-        try:
-            run_blocking(self.run.collect(view), tick=view.draw)
-        except BaseException as error:
-            self._stopped(error, view)
-            raise
-        return self._end(view)
+        if len(self.run.frame):
+            try:
+                run_blocking(self.run.collect(view), tick=view.draw)
+            except BaseException as error:
+                self._stopped(error, view)
+                raise
+        out = self.run.frame_so_far()
+        self._write(out)
+        return self._hand_over(out, view)
 
     async def awaiting(self) -> pd.DataFrame:
         """Run it in the running loop."""
-        if not len(self.run.frame):
-            return self._end(View(0, self.run.spec.kind))
         view = self._view()
-        ticker = asyncio.create_task(_draw_now_and_then(view))
-        try:
-            await self.run.collect(view)
-        except BaseException as error:
-            self._stopped(error, view)
-            raise
-        finally:
-            ticker.cancel()
-        return self._end(view)
+        if len(self.run.frame):
+            ticker = asyncio.create_task(_draw_now_and_then(view))
+            try:
+                await self.run.collect(view)
+            except BaseException as error:
+                self._stopped(error, view)
+                raise
+            finally:
+                ticker.cancel()
+        out = self.run.frame_so_far()
+        await asyncio.to_thread(self._write, out)
+        return self._hand_over(out, view)
 
     def _view(self) -> View:
-        return make_view(len(self.run.frame), self.run.spec.kind, self.progress)
+        rows = len(self.run.frame)
+        return make_view(rows, self.run.spec.kind, self.progress if rows else False)
 
-    def _end(self, view: View) -> pd.DataFrame:
-        out = self.run.frame_so_far()
+    def _hand_over(self, out: pd.DataFrame, view: View) -> pd.DataFrame:
+        """Tell the user how it went, now that everything is kept."""
         report = self.run.report()
         view.close()
-        if self.progress is not False:
-            view.say(report.summary())
+        view.say(report.summary())
         if self.run.over_limit:
             warnings.warn(
                 f"max_credits={self.run.options.max_credits:g}: {self.run.over_limit:,} of {report.rows:,} "
@@ -90,11 +92,6 @@ class Prepared:
                 CreditLimitWarning,
                 stacklevel=_users_level(),
             )
-        try:
-            self._write(out)
-        except OSError as error:
-            error.frame = out  # type: ignore[attr-defined]  # a full disk loses nothing that was paid for
-            raise
         if self.gallery:
             display_result(out, rows=self.gallery, prefix=self.run.options.prefix, kind=report.kind)
         if self.errors == "raise":
@@ -106,8 +103,7 @@ class Prepared:
         out = self.run.frame_so_far()
         error.frame = out  # type: ignore[attr-defined]
         view.close()
-        if self.progress is not False:
-            view.say(f"Stopped by {type(error).__name__}. {self.run.report().summary()}")
+        view.say(f"Stopped by {type(error).__name__}. {self.run.report().summary()}")
         try:
             if self.output is not None and self.output.succeeded() > self.run.report().succeeded:
                 error.add_note(f"output={self.output.url!r} was left as it was: it knows more than this run.")
@@ -120,9 +116,14 @@ class Prepared:
             )
 
     def _write(self, out: pd.DataFrame) -> None:
-        if self.output is not None:
-            report = self.run.report()
+        if self.output is None:
+            return
+        report = self.run.report()
+        try:
             self.output.write(out, {"call": self.call, "run_id": report.run_id, "totals": report.to_dict()})
+        except OSError as error:
+            error.frame = out  # type: ignore[attr-defined]  # a full disk loses nothing that was paid for
+            raise
 
 
 def prepare(arguments: Mapping[str, Any]) -> Prepared:

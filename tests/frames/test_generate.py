@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -526,6 +527,15 @@ def test_a_stopped_rerun_leaves_a_better_output_alone(aio_sandbox_env: Sandbox, 
         generate(frame(3), prompt="caption", output=path, ledger=broken)
     assert any("was left as it was" in note for note in caught.value.__notes__)
     assert statuses(pd.read_parquet(path)) == ["succeeded"] * 3
+
+
+def test_warnings_made_errors_lose_nothing(aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="max_credits"):
+            generate(frame(3), prompt="caption", max_credits=6, output=path)
+    assert sorted(statuses(pd.read_parquet(path))) == ["not_submitted"] * 2 + ["succeeded"]
 
 
 def test_a_disk_that_fills_up_keeps_its_type_and_carries_the_frame(
