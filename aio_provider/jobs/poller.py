@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 
 #: answers that say nothing about the task: ask again later
 PASSING = (TransportError, ServerError, RateLimitError, ProtocolError, InsufficientCreditsError)
-#: polls under way at once; only a budget without a limit gets there
-_CONCURRENCY = 64
+#: polls under way at once, or a second's worth of the limit: more only slow down the connection pool
+_CONCURRENCY = 16
 #: seconds after which a poll that waits for its turn is thought over
 _RETHINK = 2.0
 #: the longest pause between two polls while the service cannot be reached, in seconds
@@ -109,6 +109,7 @@ class Poller:
         self.plan = PollPlan() if plan is None else plan  # an empty plan is falsy
         self.plan.spacing = 60.0 / budget.per_minute if budget.per_minute else 0.0
         self._user = self if user is None else user
+        self._most = max(_CONCURRENCY, int(budget.per_minute / 60))
         self._grace = not_found_grace
         self._clock = clock
         self._wall = wall
@@ -258,7 +259,7 @@ class Poller:
             while self._followed:
                 self._wake.clear()
                 # While the service is down, one poll at a time finds out when it is back.
-                if len(self._polls) >= (1 if self._weather.failures else _CONCURRENCY):
+                if len(self._polls) >= (1 if self._weather.failures else self._most):
                     await self._sleep(None)
                     continue
                 pressed = self.budget.submissions_waiting > 0
