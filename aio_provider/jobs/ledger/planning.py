@@ -135,21 +135,22 @@ def _insert(conn: Connection, new: Sequence[Job], policy: Policy, now: datetime)
             .group_by(past_attempts.c.key)
         ).all()
     )
+    rows = [
+        {
+            "key": job.key,
+            "state": JobState.PLANNED.value,
+            "attempt": past.get(job.key, 0) + 1,
+            "planned_at": now,
+            "updated_at": now,
+            **_described(job, policy),
+        }
+        for job in new
+    ]
+    # Most labels are not there: left out rather than bound as NULL, for speed.
+    used = sorted({name for row in rows for name, value in row.items() if value is not None})
     dialect = postgresql if conn.dialect.name == "postgresql" else sqlite
-    conn.execute(
-        dialect.insert(jobs).on_conflict_do_nothing(),
-        [
-            {
-                "key": job.key,
-                "state": JobState.PLANNED.value,
-                "attempt": past.get(job.key, 0) + 1,
-                "planned_at": now,
-                "updated_at": now,
-                **_described(job, policy),
-            }
-            for job in new
-        ],
-    )
+    statement = dialect.insert(jobs).on_conflict_do_nothing()
+    conn.execute(statement, [{name: row[name] for name in used} for row in rows])
 
 
 _HOLD = (
