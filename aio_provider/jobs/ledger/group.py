@@ -206,12 +206,15 @@ class AsyncLedger:
         try:
             work(calls)
         except Exception as error:  # noqa: BLE001 - it is raised in the callers
-            alone = len(calls) == 1 or isinstance(error, LedgerUnavailableError)
-            for call in calls:
-                if alone:
-                    call.error = _own(error, call)
-                else:
+            if len(calls) > 1 and not isinstance(error, LedgerUnavailableError):
+                for call in calls:
                     self._guard([call], work)
+                return
+            paid = [call.item for call in calls if call.verb == "accept"]
+            for item in paid:  # a run raises one error; the log has every id
+                log.error("job %s was accepted as task %s, which is not on record", item.key, item.task_id)
+            for call in calls:
+                call.error = _own(error, call, paid)
 
     def _steps(self, calls: Sequence[_Call]) -> None:
         groups = [(verb, [call for call in calls if call.verb == verb]) for verb in _ORDER]
@@ -301,13 +304,16 @@ class AsyncLedger:
             self._wake.notify()
 
 
-def _own(error: Exception, call: _Call) -> Exception:
-    """The error for one caller: its own object, so that tracebacks do not pile up on a shared one."""
+def _own(error: Exception, call: _Call, paid: Sequence[verbs.Accepted] = ()) -> Exception:
+    """The error for one caller: its own object, so that tracebacks do not pile up on a shared one.
+
+    :param paid: accepted jobs whose ids could not be written; a caller with one of them is told all.
+    """
     if not isinstance(error, LedgerError) or isinstance(error, JobConflictError):
         return error
     own: LedgerError
     if isinstance(error, LedgerUnavailableError) and call.verb == "accept":
-        own = unrecorded(error, [call.item])
+        own = unrecorded(error, paid)
     else:
         own = type(error)(str(error), keys=[call.item.key] if call.verb in _ORDER else ())
     own.__cause__ = error
