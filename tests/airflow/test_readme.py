@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +35,25 @@ def test_the_dag_runs(load_dag: Callable[[str], ModuleType], aio_sandbox_env: Sa
     run = load_dag(code).product_pictures().test()
     assert run.state == "success"
     assert [submission.kind for submission in aio_sandbox_env.submissions] == ["image", "remove_background"]
+
+
+@pytest.mark.timeout(300)
+def test_the_tests_of_the_sandbox_page_run(tmp_path: Path) -> None:
+    pytest.importorskip("airflow.sdk", reason="the README shows Airflow 3")
+    page = (ROOT / "docs" / "sandbox.md").read_text()
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "product_pictures.py").write_text(code_below("A DAG"))
+    blocks = re.findall(r"^```python\n# (\w+\.py)\S*(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert [name for name, _ in blocks] == ["conftest.py", "test_product_pictures.py"]
+    for name, code in blocks:
+        (tmp_path / name).write_text("#" + code)
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "AIO_"))}
+    bare["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{bare['PATH']}"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=tmp_path, env=bare, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_the_notebook_runs(aio_sandbox_env: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
