@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from aio_provider.cli import COMMANDS, main
-from aio_provider.cli_sandbox import watch
+from aio_provider.cli_sandbox import fresh_ledger, watch
 from aio_provider.sandbox import Sandbox
 
 Connect = Callable[..., httpx.Client]
@@ -129,8 +129,12 @@ def command(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str
 
 @pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_serves_until_it_is_told_to_stop(
-    command: Callable[..., tuple[subprocess.Popen[str], dict]], tmp_path: Path, name: signal.Signals
+    command: Callable[..., tuple[subprocess.Popen[str], dict]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: signal.Signals,
 ) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     record = tmp_path / "record.jsonl"
     process, ready = command(
         "--time-scale",
@@ -161,12 +165,25 @@ def test_the_command_serves_until_it_is_told_to_stop(
     assert "export AIO_API_KEY=aio_mine" in output
     assert "export AIRFLOW_CONN_AIO_DEFAULT='{" in output
     assert "export AIRFLOW_CONN_AIO_DEFAULT='aio://:aio_mine@" in output
+    assert f"sandbox-{ready['port']}.sqlite" in output.partition("export AIO_LEDGER=")[2]
     shown = [line for line in output.splitlines() if line.startswith("image ")]
     assert len(shown) == 2
     assert all("flux-2" in line and "5 credits" in line and "_flux2" in line for line in shown)
     assert "Stopped. 2 submissions, 10 credits charged, 4 requests." in output
     assert len(record.read_text().splitlines()) == 2
     assert ready["pid"] == process.pid
+
+
+def test_a_new_sandbox_starts_with_a_new_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platformdirs.user_data_path", lambda name: tmp_path)
+    of_the_last_one = tmp_path / "sandbox-8765.sqlite"
+    of_another, own = tmp_path / "sandbox-9000.sqlite", tmp_path / "ledger.sqlite"
+    for path in (of_the_last_one, tmp_path / "sandbox-8765.sqlite-wal", of_another, own):
+        path.write_text("a ledger")
+
+    assert fresh_ledger(8765) == of_the_last_one
+
+    assert sorted(tmp_path.iterdir()) == [own, of_another]
 
 
 def test_a_burst_of_submissions_is_summed_up(connect: Connect) -> None:
