@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 from pyrate_limiter import Decision, Rate, RateItem, RedisBucket, SlidingWindowLog
 from sqlalchemy.engine import Connection, Engine
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
 from aio_provider.api.errors import ConfigurationError
 from aio_provider.jobs.windows import minute_rate
@@ -83,9 +84,17 @@ class SqlWindow:
         self._mutex = threading.Lock()
         self._sqlite = url.startswith("sqlite")
         self._engine = _engine(url, self._sqlite)
+        # Processes that create one SQLite file at once may find it locked where SQLite itself does not wait.
+        again = Retrying(
+            retry=retry_if_exception_type(sa.exc.OperationalError),
+            stop=stop_after_attempt(10 if self._sqlite else 1),
+            wait=wait_random(0.02, 0.1),
+            reraise=True,
+        )
         try:
-            with self._locked() as conn:
-                _metadata.create_all(conn)
+            for attempt in again:
+                with attempt, self._locked() as conn:
+                    _metadata.create_all(conn)
         except sa.exc.DBAPIError as error:
             raise ConfigurationError(
                 f"The rate limiter's database cannot be used: {type(error.orig).__name__}."
