@@ -107,8 +107,11 @@ async def main(url, key):
     sent = []
     async def one():
         while time.time() < until:
-            async with budget.request():
-                sent.append(time.time())
+            async with budget.request() as turn:
+                if time.time() < until:
+                    sent.append(time.time())
+                else:
+                    turn.withdraw()
     await asyncio.gather(*(one() for _ in range(8)))
     budget.close()
     print(*sent)
