@@ -228,18 +228,6 @@ class PollPlan:
 
     # -- what was learned
 
-    def learn(self, kind: str, model: str | None, low: float, high: float) -> None:
-        """A past task (of the ledger's) took between ``low`` and ``high`` seconds."""
-        group = self._group(kind, model)
-        group.latency.ended(low, high)
-        group.scouted += 1
-
-    def typical(self, kind: str, model: str | None) -> float:
-        """The median latency, in seconds."""
-        group = self._group(kind, model)
-        group.latency.refresh()
-        return group.latency.quantile(0.5)
-
     def slowest(self, kind: str, model: str | None) -> float:
         """The latency that few tasks exceed, in seconds."""
         return self._group(kind, model).latency.quantile(0.95)

@@ -115,7 +115,6 @@ def test_nothing_to_follow_nothing_to_do() -> None:
 
 def test_pressed_it_waits_until_a_task_is_surely_done() -> None:
     plan = plan_with(1)
-    plan.learn("image", "m", 3.0, 8.0)
     relaxed = plan.next_due(0.0, False)
     for index in range(20):  # past the scouts
         plan.add(f"more{index}", kind="image", model="m", submitted_at=0.0, now=0.0)
