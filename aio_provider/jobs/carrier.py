@@ -94,7 +94,7 @@ class Carrier:
                 return outcomes.recorded(opened.job, entry)
             if entry.state is JobState.ACCEPTED:
                 opened.task_id, opened.submitted_at = entry.task_id, entry.submitted_at
-                return await self._collect(opened)
+                return replace(await self._collect(opened), reused=True)  # not this run's submission
             if entry.state is JobState.PLANNED:
                 outcome = await self._submit(opened, entry)
                 if outcome is not None:

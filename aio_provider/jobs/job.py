@@ -75,7 +75,7 @@ class Outcome:
     """What became of one job.
 
     ``credits`` is what the service says it charged (``None`` while that is not known); ``reused`` tells
-    that the result was in the ledger already, so this run did not pay for it.
+    that the ledger had its result or its task already, so this run did not pay for it.
     """
 
     job: Job

@@ -141,6 +141,7 @@ async def test_what_is_in_flight_is_picked_up_not_paid_again(sandbox: Sandbox, b
     async with runner_of(sandbox, book) as runner:
         outcomes = await all_of(runner, jobs)
     assert statuses(outcomes) == {SUCCEEDED: 5}
+    assert all(outcome.reused and outcome.credits == 5 for outcome in outcomes), "this run paid for none"
     assert len(sandbox.submissions) == 5
 
 
