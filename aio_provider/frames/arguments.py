@@ -60,6 +60,7 @@ def check_options(frame: pd.DataFrame, given: Mapping[str, Any]) -> Options:
     values["labels"] = _labels(values.get("labels"))
     if values.get("reuse") == "run" and not values["run_id"]:
         raise ConfigurationError('reuse="run" needs run_id=...: it names the run whose results count.')
+    values["prefer"] = "results" if given.get("output") is None else "finish"
     return Options(**values)
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pandas as pd
@@ -46,6 +47,8 @@ class Options:
     reuse: Reuse = "always"
     run_id: str = ""
     deadline: float | None = None
+    #: of a batch that ends in a file, only its end counts
+    prefer: Literal["results", "finish"] = "results"
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -68,7 +71,7 @@ class Report:
         return self.statuses.get("succeeded", 0)
 
     def summary(self) -> str:
-        """One line for people."""
+        """The figures for people, and what to do about rows without an end."""
         count = self.statuses
         parts = [
             "1 row" if self.rows == 1 else f"{self.rows:,} rows",
@@ -80,7 +83,14 @@ class Report:
         if self.reused:
             parts.append(f"{self.reused:,} reused (saved {in_credits(self.saved)})")
         parts.append(f"{in_credits(self.credits)} spent")
-        return f"{self.kind}: {', '.join(parts)}, in {clock(self.seconds)}."
+        lines = [f"{self.kind}: {', '.join(parts)}, in {clock(self.seconds)}."]
+        if count.get("unknown"):
+            lines.append(
+                "Rows that may have been charged are held; `aio ledger show` says how to settle them."
+            )
+        if count.get("pending"):
+            lines.append("What is pending was submitted: the same call again collects it, and pays nothing.")
+        return " ".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, for a file's metadata and for ``out.attrs["aio"]``."""
@@ -108,7 +118,7 @@ class Run:
         self._positions: dict[str, int] = {}  # job key → row
         self._copies: dict[int, int] = {}  # row → the earlier row that it shares a job with
         self._jobs_left: Iterator[Job] = self.jobs()
-        self._fresh: list[str] = []  # keys of the jobs that ended in this run
+        self._fresh: list[str] = []  # keys of the jobs that ended while this run watched
         self.over_limit = 0  # rows left out for max_credits
         self._spent = 0.0
         self._reused = 0
@@ -116,6 +126,7 @@ class Run:
         self._own_done = 0
         self._own_failed = 0
         self._started = time.monotonic()
+        self._began = datetime.now(UTC)
 
     def connect(self) -> None:
         """Make the client, so that a missing key is found before anything else happens.
@@ -162,6 +173,7 @@ class Run:
             retry_failed=options.retry_failed,
             refresh_urls=options.refresh_urls,
             on_unknown=options.on_unknown,
+            prefer=options.prefer,
             deadlines=None if options.deadline is None else {self.spec.kind: options.deadline},
             progress=lambda progress: self._tell(view, progress),
         )
@@ -288,8 +300,9 @@ class Run:
             self._reused += 1
             self._saved += outcome.credits or 0.0
         else:
-            self._fresh.append(outcome.key)
             self._spent += outcome.credits or 0.0
+        if outcome.finished_at is not None and outcome.finished_at >= self._began:
+            self._fresh.append(outcome.key)
 
     def _tell(self, view: View, progress: Progress) -> None:
         view.update(progress, extra_done=self._own_done, extra_failed=self._own_failed)

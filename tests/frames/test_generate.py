@@ -608,6 +608,17 @@ def test_the_summary_says_what_was_spent_and_saved(
     assert "2 reused (saved 10 credits), 0 credits spent" in second
 
 
+@pytest.mark.aio_sandbox(faults=["drop-after@2", "never-ends@1"])
+def test_the_summary_says_what_to_do_about_rows_without_an_end(
+    aio_sandbox_env: Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    aio.generate(frame(2), "image", prompt="caption", deadline=0.5)
+    summary = capsys.readouterr().err.splitlines()[-1]
+    assert "1 pending, 1 unknown" in summary
+    assert "`aio ledger show`" in summary
+    assert "the same call again collects it, and pays nothing" in summary
+
+
 def test_without_progress_nothing_is_printed(
     aio_sandbox_env: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
