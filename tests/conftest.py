@@ -44,6 +44,13 @@ def _loopback_only(event: str, arguments: tuple[Any, ...]) -> None:
         raise RuntimeError(f"a test tried to reach {host}: tests use the sandbox, on loopback")
 
 
+@pytest.fixture(autouse=True)
+def _no_airflow_context() -> None:
+    """``dag.test()`` leaves the context of its last task in the environment."""
+    for name in [name for name in os.environ if name.startswith("AIRFLOW_CTX_")]:
+        del os.environ[name]
+
+
 _isolate_environment()
 sys.addaudithook(_loopback_only)
 

@@ -47,13 +47,13 @@ def test_a_killed_triggerer_goes_on_with_the_same_task(services: Services) -> No
     before = len(services.still.submissions)
     run_id = services.airflow.trigger("deferred")
     services.wait_for_states("deferred", run_id, "picture", "deferred")
-    polls = services.still.requests["poll"]
-    services.wait_until("the first poll", lambda: services.still.requests["poll"] > polls)
+    polls = services.still.requests.get("poll", 0)
+    services.wait_until("the first poll", lambda: services.still.requests.get("poll", 0) > polls)
 
     services.airflow.kill_component("triggerer")
-    polls = services.still.requests["poll"]
+    polls = services.still.requests.get("poll", 0)
     services.airflow.start_component("triggerer")
-    services.wait_until("a poll by the new triggerer", lambda: services.still.requests["poll"] > polls)
+    services.wait_until("a poll by the new triggerer", lambda: services.still.requests.get("poll", 0) > polls)
     assert picture(services, "deferred", run_id)["state"] == "deferred"
 
     result = finish(services, "deferred", run_id)
@@ -65,8 +65,8 @@ def test_a_killed_worker_is_retried_with_the_same_task(services: Services) -> No
     before = len(services.still.submissions)
     run_id = services.airflow.trigger("on_worker")
     services.wait_until("the submission", lambda: submitted_since(services, before))
-    polls = services.still.requests["poll"]
-    services.wait_until("the first poll", lambda: services.still.requests["poll"] > polls)
+    polls = services.still.requests.get("poll", 0)
+    services.wait_until("the first poll", lambda: services.still.requests.get("poll", 0) > polls)
 
     os.kill(picture(services, "on_worker", run_id)["pid"], signal.SIGKILL)
     services.wait_until("the retry", lambda: picture(services, "on_worker", run_id)["try_number"] == 2)

@@ -96,16 +96,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_fsspec_urls() -> None:
-    url = "memory://bucket/out.parquet"
+    url = "memory://bucket-of-outputs/out.parquet"
     at(url).prepare(FRAME, "one", overwrite=False)
     at(url).write(RESULT, {"call": "one"})
     at(url).prepare(FRAME, "one", overwrite=False)
     with pytest.raises(FileExistsError):
         at(url).prepare(FRAME, "two", overwrite=False)
     fs = fsspec.filesystem("memory")
-    assert [Path(name).name for name in fs.ls("/bucket", detail=False)] == ["out.parquet"]
+    assert [Path(name).name for name in fs.ls("/bucket-of-outputs", detail=False)] == ["out.parquet"]
     assert len(pd.read_parquet(url)) == 2
-    fs.rm("/bucket", recursive=True)
+    fs.rm("/bucket-of-outputs", recursive=True)
 
 
 def test_a_relative_path_and_a_file_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
