@@ -190,7 +190,7 @@ class AirflowStack:
         if self._guard is None:
             command_line = [sys.executable, __file__, str(self.record)]
             self._guard = subprocess.Popen(command_line, stdin=subprocess.PIPE, start_new_session=True)
-        with log.open("ab") as output:
+        with log.open("ab") as output, _undisturbed() as mask:
             process = subprocess.Popen(
                 command,
                 env=self.env,
@@ -199,10 +199,11 @@ class AirflowStack:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask),
             )
-        self._processes[component] = process
-        self.sessions.append(process.pid)
-        self.record.write_text(json.dumps([[pid, _created(pid)] for pid in self.sessions]))
+            self._processes[component] = process
+            self.sessions.append(process.pid)
+            self.record.write_text(json.dumps([[pid, _created(pid)] for pid in self.sessions]))
         return process.pid
 
     def kill_component(self, component: str) -> None:
@@ -416,6 +417,19 @@ def _created(pid: int) -> float | None:
 def _airflow() -> list[str]:
     # The module, not the script: a script's shebang breaks once a virtual environment has been moved.
     return [sys.executable, "-m", "airflow"]
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[set[signal.Signals | int]]:
+    """Keep Ctrl-C waiting: between a fork and its record it would leave a process that nobody ends.
+
+    Gives the signal mask of before, for the child, which inherits the present one.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        yield before
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _session_processes(session: int) -> list[psutil.Process]:
