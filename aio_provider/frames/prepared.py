@@ -186,7 +186,8 @@ def _raise_failures(run: Run, out: pd.DataFrame) -> None:
     label, first = failures[0]
     error = RowsFailedError(
         f"{len(failures):,} of {len(out):,} rows did not succeed; the first is row {label!r} "
-        f"({first.status}): {first.error or 'no reason given'}. All rows are in this exception's .frame."
+        f"({first.status}): {(first.error or 'no reason given').rstrip('.')}. "
+        "All rows are in this exception's .frame."
     )
     error.frame = out
     raise error

@@ -138,9 +138,9 @@ def held(
         ways = f"It was created: {was_taken}\n{ways}"
     return AirflowFailException(
         f"The submission of {identity} ({identity.kind}, model {identity.model}) may have been charged: "
-        f"{reason}. It is held, so that it is not paid twice. Look in the API in One dashboard whether it "
-        "was created, run the line that fits, and clear this Airflow task; a task on record is then polled, "
-        f"not submitted ({where}).\n{ways}on_unknown='resubmit' submits without asking, and may pay twice."
+        f"{reason.rstrip('.')}. It is held, so that it is not paid twice. Look in the API in One dashboard "
+        "whether it was created, run the line that fits, and clear this Airflow task; a task on record is then "
+        f"polled, not submitted ({where}).\n{ways}on_unknown='resubmit' submits without asking, and may pay twice."
     )
 
 
