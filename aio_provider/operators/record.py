@@ -139,8 +139,9 @@ def held(
     return AirflowFailException(
         f"The submission of {identity} ({identity.kind}, model {identity.model}) may have been charged: "
         f"{reason.rstrip('.')}. It is held, so that it is not paid twice. Look in the API in One dashboard "
-        "whether it was created, run the line that fits, and clear this Airflow task; a task on record is then "
-        f"polled, not submitted ({where}).\n{ways}on_unknown='resubmit' submits without asking, and may pay twice."
+        "whether it was created, run the line that fits, and clear this Airflow task; a task on record is "
+        f"then polled, not submitted ({where}).\n{ways}"
+        "on_unknown='resubmit' submits without asking, and may pay twice."
     )
 
 
