@@ -128,7 +128,8 @@ class NoRecord:
         """See :meth:`aio_provider.operators.record.Record.hold`."""
         return AirflowFailException(
             f"The submission may have been charged: {error.rstrip('.')}. It is not sent again by itself. "
-            "Look in the API in One dashboard whether a task was created; clear this Airflow task to submit again."
+            "Look in the API in One dashboard whether a task was created; clear this Airflow task to submit "
+            "again."
         )
 
     def finish(self, state: str, result: dict[str, Any]) -> None:
