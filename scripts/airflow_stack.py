@@ -38,7 +38,14 @@ DONE_STATES = frozenset({"success", "failed"})
 
 
 class StackError(RuntimeError):
-    """Airflow did not do what was asked: a component died, a DAG did not import, a deadline passed."""
+    """Airflow did not do what was asked: a component died, a DAG did not import, a deadline passed.
+
+    ``status`` is the HTTP status where its REST API answered with an error.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def free_port() -> int:
@@ -318,8 +325,13 @@ class AirflowStack:
                 trust_env=False,
             )
         answer = self._client.request(method, path, **options)
+        if (
+            method == "GET" and answer.is_server_error
+        ):  # SQLite was locked by another component: ask once more
+            time.sleep(1.0)
+            answer = self._client.request(method, path, **options)
         if answer.is_error:
-            raise StackError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
+            raise StackError(f"{method} {path}: {answer.status_code} {answer.text[:500]}", answer.status_code)
         return answer.json() if answer.content else None
 
     def wait_for_dag(self, dag_id: str, timeout: float = 120.0) -> None:
@@ -342,7 +354,16 @@ class AirflowStack:
         """Start a run of a DAG, waiting for the DAG to be known; returns the run's id."""
         self.wait_for_dag(dag_id)
         body = {"logical_date": None, "conf": dict(conf or {})}
-        return str(self.request("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
+
+        def started() -> str | None:
+            try:
+                return str(self.request("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
+            except StackError as error:
+                if error.status == 404:  # listed a moment before its tasks are stored
+                    return None
+                raise
+
+        return str(self._wait(started, time.monotonic() + 30.0, f"a run of {dag_id!r} to be accepted"))
 
     def run_state(self, dag_id: str, run_id: str) -> str:
         """The state of a run: queued, running, success or failed."""
