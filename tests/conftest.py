@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import shutil
 import sys
@@ -52,6 +53,8 @@ def _no_airflow_context() -> None:
 
 
 _isolate_environment()
+# Airflow 2's logging prints every logger's INFO lines, between what a test wants to see printed.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 sys.addaudithook(_loopback_only)
 
 

@@ -135,12 +135,12 @@ def test_a_url_that_has_gone_is_asked_for_again(aio_sandbox_env: Sandbox, tmp_pa
 
 
 def test_fsspec_folders(aio_sandbox_env: Sandbox) -> None:
-    out = aio.download(made(), "memory://bucket/pictures", progress=False)
+    out = aio.download(made(), "memory://bucket-of-downloads/pictures", progress=False)
     fs = fsspec.filesystem("memory")
-    assert len(fs.ls("/bucket/pictures")) == 2
+    assert len(fs.ls("/bucket-of-downloads/pictures")) == 2
     with fsspec.open(out["aio_file"][0], "rb") as file:
         assert file.read(4) == b"\x89PNG"
-    fs.rm("/bucket", recursive=True)
+    fs.rm("/bucket-of-downloads", recursive=True)
 
 
 def test_an_empty_frame_and_bad_arguments(tmp_path: Path) -> None:

@@ -381,8 +381,12 @@ async def test_a_cancelled_run_keeps_all_it_knows(sandbox: Sandbox, book: Ledger
         everything = outcomes + runner.left
     assert len(everything) == 40
     assert states(book).get(JobState.UNKNOWN, 0) == states(book).get(JobState.INTENDED, 0) == 0
+    recorded = states(book).get(JobState.ACCEPTED, 0) + states(book).get(JobState.SUCCEEDED, 0)
+    assert recorded == len(sandbox.submissions) > 0, "what was in the air was answered and recorded"
+    # A job whose id was being written down when the run was stopped may be handed out as not submitted:
+    # the ledger, which the frames ask then, knows better.
     accepted = [o for o in everything if o.status in (SUCCEEDED, PENDING)]
-    assert len(accepted) == len(sandbox.submissions) > 0, "what was in the air was answered and recorded"
+    assert 0 < len(accepted) <= recorded
     sandbox.clear_faults()
     async with runner_of(sandbox, book) as runner:
         assert statuses(await all_of(runner, jobs)) == {SUCCEEDED: 40}
