@@ -110,7 +110,7 @@ class Submitter:
         self._pause_until = float("-inf")
         #: set to stop all further submissions: the error that did it
         self.stopped: AioError | None = None
-        #: submissions in the air, which outlive the cancellation of their caller
+        #: submissions whose answer nobody has taken yet: they outlive the cancellation of their caller
         self.in_air: dict[asyncio.Task[Submission], str] = {}
 
     async def submit(self, job: Job, entry: Entry, priority: Callable[[], Priority]) -> Submission:
@@ -137,15 +137,12 @@ class Submitter:
                     return Submission(Fate.TAKEN)
                 sending = asyncio.create_task(self._send(job))
                 self.in_air[sending] = job.key
-                sending.add_done_callback(self._landed)
+                sending.add_done_callback(_look_at)
                 submission = await asyncio.shield(sending)
+            # Not when it is answered, but when the answer is taken: a cancelled caller leaves it for others.
+            del self.in_air[sending]
             if submission.fate is not Fate.AGAIN:
                 return submission
-
-    def _landed(self, sending: asyncio.Task[Submission]) -> None:
-        self.in_air.pop(sending, None)
-        if not sending.cancelled():
-            sending.exception()  # raised in the caller, where there still is one
 
     async def _send(self, job: Job) -> Submission:
         self._tell("after_intent", job)
@@ -213,3 +210,9 @@ class Submitter:
         pause = min(self._first_pause * 2 ** (self._failures - 1), 30.0)
         self._pause_until = now + pause
         log.warning("Submissions paused for %.1f s: %s: %s", pause, type(error).__name__, error)
+
+
+def _look_at(sending: asyncio.Task[Submission]) -> None:
+    """Keep asyncio from reporting an exception as never retrieved: the caller raises it, if there is one."""
+    if not sending.cancelled():
+        sending.exception()
