@@ -25,6 +25,7 @@ _HOMES = {
         "show",
         "template",
     ),
+    "aio_provider.frames.udf": ("BatchFunction",),
     "aio_provider.api.client": ("AioClient", "AsyncAioClient"),
     "aio_provider.api.requests": ("GenerationRequest",),
     "aio_provider.api.errors": (
@@ -51,6 +52,7 @@ __all__ = [
     "AioError",
     "AsyncAioClient",
     "AuthenticationError",
+    "BatchFunction",
     "BudgetExceededError",
     "ConfigurationError",
     "GenerationRequest",
@@ -97,6 +99,7 @@ if TYPE_CHECKING:
     )
     from aio_provider.api.requests import GenerationRequest
     from aio_provider.frames import agenerate, col, download, estimate, generate, lit, show, template
+    from aio_provider.frames.udf import BatchFunction
 
 
 def __getattr__(name: str) -> Any:
