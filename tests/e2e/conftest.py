@@ -1,7 +1,8 @@
-"""One real Airflow, and two sandboxes, for all end-to-end tests."""
+"""One real Airflow, and its sandboxes, for all end-to-end tests."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import time
@@ -28,6 +29,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(600))
 
 
+class PatientClock(ManualClock):
+    """A clock that stands still, at a service whose slow answers do take their time."""
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
 @dataclass
 class ExampleRun:
     """A finished run of ``dags_examples/enrich_catalog.py``."""
@@ -46,6 +54,11 @@ class Services:
     fast: Sandbox
     still: Sandbox
     clock: ManualClock  # the still sandbox's
+    rough: Sandbox  # drops and delays answers; for what is killed
+    rough_clock: ManualClock
+    worker: Sandbox  # for what waits on the worker
+    worker_clock: ManualClock
+    ledger: Path  # of the connections that have a ledger_url
     output: Path  # where DAGs are told to write
     keys: list[str] = field(default_factory=list)
 
@@ -75,15 +88,25 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     output = tmp_path_factory.mktemp("output")
     # Keys that occur nowhere else, so that a search for them means something.
     keys = [f"aio_e2e_{secrets.token_hex(16)}" for _ in range(2)]
-    clock = ManualClock(start=time.time())
+    clock, worker_clock = (ManualClock(start=time.time()) for _ in range(2))
+    rough_clock = PatientClock(start=time.time())
+    ledger = tmp_path_factory.mktemp("ledger") / "team.sqlite"
+    # One of each for either record: a song whose answer is long in coming, speech that is never taken.
+    faults = ["slow:kind=music:on=submit:times=2:seconds=60", "drop-before:kind=speech:times=2"]
     with (
         Sandbox(api_key=keys[0], time_scale=0.02, requests_per_minute=0) as fast,
         Sandbox(api_key=keys[1], clock=clock, time_scale=1.0, requests_per_minute=0) as still,
+        Sandbox(api_key=keys[1], clock=rough_clock, requests_per_minute=0, faults=faults) as rough,
+        Sandbox(api_key=keys[1], clock=worker_clock, requests_per_minute=0) as worker,
     ):
-        connection = json.loads(still.environment()["AIRFLOW_CONN_AIO_DEFAULT"])
         env = {
             "AIRFLOW_CONN_AIO_DEFAULT": fast.environment()["AIRFLOW_CONN_AIO_DEFAULT"],
-            "AIRFLOW_CONN_AIO_STILL": json.dumps(connection),
+            "AIRFLOW_CONN_AIO_STILL": _connection(still),
+            **{
+                f"AIRFLOW_CONN_AIO_{name}_{record}": _connection(sandbox, latency_scale=0.02, **extra)
+                for name, sandbox in (("ROUGH", rough), ("WORKER", worker))
+                for record, extra in (("STORE", {}), ("LEDGER", {"ledger_url": str(ledger)}))
+            },
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             # Trigger rows in plain text, so that a search for the key reads them.
             "AIRFLOW__CORE__FERNET_KEY": "",
@@ -91,8 +114,26 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
             "XDG_DATA_HOME": str(home / "data"),
         }
         folders = [ROOT / "dags_examples", HERE / "dags"]
-        with AirflowStack(home, folders, parallelism=2, env=env) as airflow:
-            yield Services(airflow, fast, still, clock, output, keys)
+        with AirflowStack(home, folders, parallelism=4, env=env) as airflow:
+            yield Services(
+                airflow,
+                fast,
+                still,
+                clock,
+                rough,
+                rough_clock,
+                worker,
+                worker_clock,
+                ledger,
+                output,
+                keys,
+            )
+
+
+def _connection(sandbox: Sandbox, **extra: object) -> str:
+    """Airflow's connection to a sandbox, in its JSON form."""
+    connection = json.loads(sandbox.environment()["AIRFLOW_CONN_AIO_DEFAULT"])
+    return json.dumps({**connection, "extra": {**connection["extra"], **extra}})
 
 
 @pytest.fixture(scope="session")
