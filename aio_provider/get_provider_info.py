@@ -47,6 +47,11 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
         ),
         "schema": {"type": ["string", "null"], "enum": ["hold", "retry"]},
     },
+    "team": {
+        "label": "Team",
+        "description": "Whose credits these are, for budgets and reports, where a task does not say.",
+        "schema": {"type": ["string", "null"]},
+    },
 }
 
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {

@@ -22,6 +22,14 @@ from typing import Any, Literal
 from aio_provider.api.catalog import effective, load_catalog, matches
 from aio_provider.api.requests import GenerationRequest
 
+#: the fields that a published price, of whatever model, depends on
+_PRICED_BY = frozenset(
+    {
+        *("resolution", "duration", "mode", "type", "quality", "rendering_speed", "num_images", "size"),
+        *("sound", "generateAudio", "generate_audio_switch", "multi_shots"),
+    }
+)
+
 
 @dataclass(frozen=True)
 class CreditRange:
@@ -62,6 +70,22 @@ def price(request: GenerationRequest) -> CreditRange:
     return _apply(rule, rules, values)
 
 
+def price_key(request: GenerationRequest) -> str:
+    """The settings that a request's price depends on, besides its model: ``"duration=5 sound=true"``.
+
+    Past charges with the same kind, model and price key tell what this one will cost. Empty where nothing but
+    the model matters.
+    """
+    if request.kind == "speech":
+        return f"thousands={math.ceil(_characters(request.params) / 1000)}"
+    catalog = load_catalog()
+    model = catalog.model_for(request.kind, request.model)
+    specs = catalog.params(request.kind, model) if request.kind != "custom" else {}
+    values = effective(request.params, specs, None)
+    parts = ((name, values[name]) for name in sorted(_PRICED_BY & values.keys()) if values[name] is not None)
+    return " ".join(f"{name}={str(value).lower()}" for name, value in parts)[:200]
+
+
 def _apply(rule: Mapping[str, Any], rules: Mapping[str, Any], values: Mapping[str, Any]) -> CreditRange:
     fixed = rule.get("credits")
     low, likely, high = rule.get("min", fixed), rule.get("likely", fixed), rule.get("max", fixed)
@@ -85,11 +109,17 @@ def _count(field: str | None, values: Mapping[str, Any]) -> float:
 
 def _per_thousand(rules: Mapping[str, Any], params: Mapping[str, Any]) -> CreditRange:
     rate = rules["per_thousand_characters"]
-    characters = sum(len(line.get("text", "")) for line in params.get("dialogue", ()))
+    characters = _characters(params)
     exact = rate * characters / 1000
     return CreditRange(
         low=math.floor(exact),
         likely=max(1, math.ceil(exact)),
         high=rate * max(1, math.ceil(characters / 1000)),
         note=rules.get("note", ""),
+    )
+
+
+def _characters(params: Mapping[str, Any]) -> int:
+    return sum(len(line.get("text", "")) for line in params.get("dialogue", ())) or len(
+        params.get("text", "")
     )

@@ -17,6 +17,7 @@ from aio_provider.frames.gallery import DEFAULT_ROWS
 from aio_provider.frames.run import Options
 from aio_provider.frames.schema import DEFAULT_PREFIX, column_names
 from aio_provider.frames.spec import no_column
+from aio_provider.frames.words import words
 
 #: label → where it can be read: Jupyter names the notebook, Airflow the task instance (this imports neither)
 _CONTEXT = {
@@ -25,6 +26,7 @@ _CONTEXT = {
     "run_id": "AIRFLOW_CTX_DAG_RUN_ID",
     "task_id": "AIRFLOW_CTX_TASK_ID",
     "try": "AIRFLOW_CTX_TRY_NUMBER",
+    "team": "AIO_TEAM",
 }
 
 
@@ -59,7 +61,8 @@ def check_options(frame: pd.DataFrame, given: Mapping[str, Any]) -> Options:
     values["run_id"] = _check_text("run_id", values.get("run_id"))
     values["labels"] = _labels(values.get("labels"))
     if values.get("reuse") == "run" and not values["run_id"]:
-        raise ConfigurationError('reuse="run" needs run_id=...: it names the run whose results count.')
+        reuse, run_id = words.get().argument("reuse", "run"), words.get().argument("run_id", "...")
+        raise ConfigurationError(f"{reuse} needs {run_id}: it names the run whose results count.")
     values["prefer"] = "results" if given.get("output") is None else "finish"
     return Options(**values)
 
@@ -109,11 +112,11 @@ def check_clash(frame: pd.DataFrame, prefix: str) -> None:
     """Raise ``ConfigurationError`` when the input has columns that the result would overwrite."""
     clash = [name for name in column_names(prefix) if name in frame.columns]
     if clash:
+        argument = words.get().argument
         raise ConfigurationError(
             f"The input already has the column{'s' if len(clash) > 1 else ''} {', '.join(clash)}, and the "
-            "result would replace them. Pass overwrite_columns=True to allow it (a re-run), "
-            'prefix="..." to keep both, or rename: '
-            f'df.rename(columns=lambda name: name.replace({prefix!r}, "first_")).'
+            f"result would replace them. Pass {argument('overwrite_columns', True)} to allow it (a re-run), "
+            f"or {argument('prefix', 'cutout_')} to keep both."
         )
 
 

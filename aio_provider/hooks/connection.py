@@ -25,6 +25,7 @@ _EXTRAS = {
     "allow_insecure": "boolean",
     "on_server_error": "text",
     "latency_scale": "number",
+    "team": "text",
 }
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
@@ -49,8 +50,8 @@ def read_connection(conn: ConnectionFields) -> Settings:
     parses) complete it. A loopback host without a scheme is reached over ``http``, any other over ``https``.
 
     ``extra`` holds ``requests_per_minute``, ``timeout`` (seconds), ``ledger_url``, ``limiter_url``,
-    ``allow_insecure``, ``on_server_error`` and ``latency_scale`` (how much faster than the catalog says a
-    sandbox is); numbers and booleans may be text, as in a URI.
+    ``allow_insecure``, ``on_server_error``, ``team`` (whose credits are spent) and ``latency_scale`` (how
+    much faster than the catalog says a sandbox is); numbers and booleans may be text, as in a URI.
 
     :raises ConfigurationError: the key is missing or a field cannot be used. No value of the password or of
         the URLs in ``extra`` is part of the message.

@@ -34,6 +34,7 @@ class Settings:
         ``"retry"`` it as the service's documentation advises.
     :param latency_scale: factor on the catalog's latencies, from which the first polls are planned: 1 for the
         service, less for a sandbox that runs faster.
+    :param team: whose credits are spent, for budgets and reports.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -45,9 +46,10 @@ class Settings:
     allow_insecure: bool = False
     on_server_error: Literal["hold", "retry"] = "hold"
     latency_scale: float = 1.0
+    team: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("api_key", "base_url", "ledger", "limiter_url"):
+        for name in ("api_key", "base_url", "ledger", "limiter_url", "team"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):  # never quoted: it may be the key
                 raise ConfigurationError(f"{name} must be text (a string), not {type(value).__name__}.")
@@ -62,7 +64,7 @@ class Settings:
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
         """Settings from ``AIO_API_KEY``, ``AIO_BASE_URL``, ``AIO_LEDGER``, ``AIO_REQUESTS_PER_MINUTE``,
-        ``AIO_LIMITER_URL`` and ``AIO_LATENCY_SCALE``.
+        ``AIO_LIMITER_URL``, ``AIO_LATENCY_SCALE`` and ``AIO_TEAM``.
 
         :param env: the environment to read; the process's own by default.
         :param overrides: any field by name; ``None`` means "not given".
@@ -101,6 +103,7 @@ _VARIABLES = {
     "requests_per_minute": "AIO_REQUESTS_PER_MINUTE",
     "limiter_url": "AIO_LIMITER_URL",
     "latency_scale": "AIO_LATENCY_SCALE",
+    "team": "AIO_TEAM",
 }
 _NUMBERS = ("requests_per_minute", "latency_scale")
 

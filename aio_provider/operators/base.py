@@ -103,9 +103,11 @@ class AioBaseOperator(BaseOperator):
         ``"never"``: clearing a finished task pays again; one in flight is still picked up.
     :param refresh_urls: ask the service again for the URLs of a result that was on record (free): they may
         have expired since.
+    :param team: whose credits these are, for budgets and reports (templated); by default the ``team`` of the
+        connection's extra field. A DAG's ``default_args`` may set it for all its tasks.
     """
 
-    template_fields: Sequence[str] = ("model", "request_params", "aio_conn_id")
+    template_fields: Sequence[str] = ("model", "request_params", "aio_conn_id", "team")
     template_fields_renderers: ClassVar[dict[str, str]] = {"request_params": "json"}
     operator_extra_links: tuple[AioTaskLink, ...] = (AioTaskLink(),)
     ui_color = "#e6f4f1"
@@ -127,6 +129,7 @@ class AioBaseOperator(BaseOperator):
         on_unknown: OnUnknown = "hold",
         reuse: Reuse = "run",
         refresh_urls: bool = False,
+        team: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -141,6 +144,7 @@ class AioBaseOperator(BaseOperator):
         self.on_unknown = on_unknown
         self.reuse = reuse
         self.refresh_urls = refresh_urls
+        self.team = team
         self._aio_task_id: str | None = None
         self._result_urls: list[str] = []
 

@@ -33,10 +33,20 @@ def place_of(context: Context) -> dict[str, Any]:
     }
 
 
-def labels_of(context: Context) -> dict[str, str]:
-    """Who asks: the columns that accounting groups by."""
+def labels_of(context: Context, hook: AioHook | None = None) -> dict[str, str]:
+    """Who asks: the columns that accounting groups by, and that budgets are set for.
+
+    :param hook: whose connection it is; adds ``conn_id`` and the ``team`` of its extra field. A task's own
+        ``team`` (an argument of the operator, or of its DAG's ``default_args``) comes before that.
+    """
     ti: Any = context["ti"]
-    return {**{name: str(value) for name, value in place_of(context).items()}, "try": str(ti.try_number)}
+    labels = {**{name: str(value) for name, value in place_of(context).items()}, "try": str(ti.try_number)}
+    if hook is not None:
+        labels["conn_id"] = hook.aio_conn_id
+        team = getattr(context.get("task"), "team", None) or hook.settings.team
+        if team:
+            labels["team"] = team
+    return labels
 
 
 def identify(context: Context, request: GenerationRequest, base_url: str, reuse: Reuse) -> JobIdentity:
@@ -76,7 +86,7 @@ def open_record(
     from aio_provider.operators.ledger_record import LedgerRecord
 
     policy: dict[str, Any] = {"on_unknown": on_unknown, "retry_failed": retry_failed, "reuse": reuse}
-    job = None if request is None else Job(identity.key, request, labels_of(context))
+    job = None if request is None else Job(identity.key, request, labels_of(context, hook))
     if hook.settings.ledger:
         return LedgerRecord(
             hook.ledger(), identity, job, settle_with="AIO_LEDGER=<ledger_url> aio ledger", **policy

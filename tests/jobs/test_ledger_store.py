@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import traceback
 from collections import namedtuple
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from aio_provider.jobs.ledger import (
     new_owner,
 )
 from aio_provider.jobs.ledger.owners import is_gone
+from tests import postgres_server
 from tests.jobs.ledger_helpers import bring_to, job, state
 
 
@@ -264,12 +266,12 @@ def test_owners_are_told_apart_and_their_end_is_seen() -> None:
 DATA = Path(__file__).parent / "data"
 
 
-def _old_ledger(target: str, dialect: str) -> None:
-    """A ledger as version 1 wrote it, with one finished job and one past attempt."""
+def _old_ledger(target: str, dialect: str, version: int = 1) -> None:
+    """A ledger as that version wrote it: one finished job, one past attempt, one file of old rows."""
     url = target if "://" in target else f"sqlite:///{target}"
     engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg2://"), future=True)
     with engine.begin() as conn:
-        for statement in (DATA / f"ledger_v1_{dialect}.sql").read_text().split(";\n"):
+        for statement in (DATA / f"ledger_v{version}_{dialect}.sql").read_text().split(";\n"):
             if statement.strip():
                 conn.exec_driver_sql(statement)
         for table in ("aio_jobs", "aio_past_attempts"):
@@ -284,15 +286,25 @@ def _old_ledger(target: str, dialect: str) -> None:
                 ),
                 {"at": "2026-11-01 12:00:00.000000", **({"why": "submitted again"} if past else {})},
             )
+        if version > 1:
+            conn.execute(
+                sa.text(
+                    "INSERT INTO aio_archives (path, rows, credits, newest, created_at) "
+                    "VALUES ('/old.parquet', 3, 12.5, :at, :at)"
+                ),
+                {"at": "2026-10-31 12:00:00.000000"},
+            )
     engine.dispose()
 
 
+@pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
-def test_a_ledger_of_version_1_is_brought_up_to_date(
-    dialect: str, tmp_path: Path, request: pytest.FixtureRequest
+def test_a_ledger_of_an_older_version_is_brought_up_to_date(
+    dialect: str, version: int, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     target = str(tmp_path / "l.sqlite") if dialect == "sqlite" else request.getfixturevalue("postgres_url")
-    _old_ledger(target, dialect)
+    _old_ledger(target, dialect, version)
+    archived = [] if version == 1 else [("/old.parquet", 3, 12.5)]
     for _ in range(2):
         with Ledger.open(target) as ledger:
             entry = ledger.get(["k"])["k"]
@@ -301,23 +313,32 @@ def test_a_ledger_of_version_1_is_brought_up_to_date(
                 JobState.SUCCEEDED, 5.0, "t", {"dag_id": "d"},
             )  # fmt: skip
             assert (entry.estimate_source, past.estimate_source) == (None, None)
-            assert ledger.archives() == []
+            assert (entry.reserved, entry.price_key, past.price_key) == (None, None, None)
+            assert [(file["path"], file["rows"], file["credits"]) for file in ledger.archives()] == archived
+            with ledger.store.read() as conn:
+                use = conn.execute(sa.text("SELECT month, credits, dag_id FROM aio_archived_use")).all()
+            assert use == [("2026-10", 12.5, None)][: version - 1]
     with Ledger.open(target) as ledger:
         bring_to(ledger, "new", JobState.FAILED)
         ledger.plan([job("new")], owner="me", retry_failed=True)
         assert len(list(ledger.past_entries())) == 2
-        migrated = _columns(ledger)
-    fresh = ":memory:" if dialect == "sqlite" else None
-    if fresh:
-        with Ledger.open(fresh) as ledger:
-            assert _columns(ledger) == migrated
+        migrated = _shape(ledger)
+    with (
+        nullcontext(":memory:") if dialect == "sqlite" else postgres_server.schema() as fresh,
+        Ledger.open(fresh) as ledger,
+    ):
+        assert _shape(ledger) == migrated
 
 
-def _columns(ledger: Ledger) -> dict[str, set[str]]:
+def _shape(ledger: Ledger) -> dict[str, tuple[set[str], set[str]]]:
+    """Columns and indexes by table."""
     with ledger.store.read() as conn:
         inspector = sa.inspect(conn)
         return {
-            table: {column["name"] for column in inspector.get_columns(table)}
+            table: (
+                {f"{column['name']} {column['type']}" for column in inspector.get_columns(table)},
+                {f"{index['name']} {index['column_names']}" for index in inspector.get_indexes(table)},
+            )
             for table in inspector.get_table_names()
         }
 

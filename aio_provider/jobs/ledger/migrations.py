@@ -7,7 +7,16 @@ from collections.abc import Callable, Mapping
 import sqlalchemy as sa
 
 from aio_provider.jobs.ledger.errors import LedgerVersionError
-from aio_provider.jobs.ledger.schema import SCHEMA_VERSION, archives, meta, metadata
+from aio_provider.jobs.ledger.schema import (
+    SCHEMA_VERSION,
+    archived_use,
+    archives,
+    budget_events,
+    budgets,
+    create_indexes,
+    meta,
+    metadata,
+)
 
 
 def _from_1(conn: sa.engine.Connection) -> None:
@@ -17,9 +26,27 @@ def _from_1(conn: sa.engine.Connection) -> None:
     archives.create(conn)
 
 
+def _from_2(conn: sa.engine.Connection) -> None:
+    """Connections, budgets, what prices depend on, and an index for reports in place of two others."""
+    for table in ("aio_jobs", "aio_past_attempts"):
+        for column in ("conn_id TEXT", "price_key TEXT", "reserved FLOAT"):
+            conn.execute(sa.text(f"ALTER TABLE {table} ADD COLUMN {column}"))
+    conn.execute(sa.text("DROP INDEX IF EXISTS aio_jobs_dag"))
+    conn.execute(sa.text("DROP INDEX IF EXISTS aio_jobs_model"))
+    for new in (archived_use, budgets, budget_events):
+        new.create(conn)
+    create_indexes(conn)
+    # Whose the credits in older files are is not on record: they count for the total alone.
+    for path, credits, newest in conn.execute(
+        sa.select(archives.c.path, archives.c.credits, archives.c.newest)
+    ).all():
+        month = f"{newest:%Y-%m}" if newest else ""
+        conn.execute(sa.insert(archived_use).values(path=path, month=month, credits=credits))
+
+
 #: version -> the step that takes a ledger of that version one further. A step that has been released is never
 #: changed: ledgers out there have taken it.
-STEPS: Mapping[int, Callable[[sa.engine.Connection], None]] = {1: _from_1}
+STEPS: Mapping[int, Callable[[sa.engine.Connection], None]] = {1: _from_1, 2: _from_2}
 
 # Any number that no one else's advisory lock uses: two processes must not create the tables at once.
 _LOCK = 0x610_1ED6E
@@ -34,6 +61,7 @@ def ensure(conn: sa.engine.Connection) -> None:
         conn.execute(sa.text("SELECT pg_advisory_xact_lock(:id)"), {"id": _LOCK})
     if not sa.inspect(conn).has_table(meta.name):
         metadata.create_all(conn)
+        create_indexes(conn)
         conn.execute(sa.insert(meta).values(name="schema_version", value=str(SCHEMA_VERSION)))
         return
     found = version(conn)

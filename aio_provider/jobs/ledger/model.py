@@ -57,6 +57,7 @@ class Entry:
 
     Times are aware UTC datetimes by the database's clock; credits and estimates are the service's credits.
     ``labels`` say who asked (Airflow's ``dag_id``, ``run_id``, ``task_id``, …); ``task_id`` is the service's.
+    ``price_key`` names the settings its price depends on; ``reserved`` is what budgets set aside for it.
     """
 
     key: str
@@ -75,6 +76,8 @@ class Entry:
     estimate_likely: float | None = None
     estimate_high: float | None = None
     estimate_source: str | None = None
+    price_key: str | None = None
+    reserved: float | None = None
     error: str | None = None
     error_type: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
+from aio_provider.api.prices import price, price_key
 from aio_provider.jobs.ledger.errors import JobConflictError
 from aio_provider.jobs.ledger.model import ENDED, Entry, JobState
 from aio_provider.jobs.ledger.owners import is_gone
@@ -210,7 +211,7 @@ def archive(conn: Connection, keys: Sequence[str], *, reason: str, now: datetime
 
 def _described(job: Job, policy: Policy, known: Entry | None = None) -> dict[str, Any]:
     request = job.request
-    estimate = job.estimate
+    estimate = job.estimate or price(request)
     return {
         "fingerprint": request.fingerprint,
         "scope": policy.scope or (known.scope if known else ""),
@@ -218,10 +219,11 @@ def _described(job: Job, policy: Policy, known: Entry | None = None) -> dict[str
         "endpoint": request.endpoint,
         "model": request.model,
         "request": dict(request.body()) if policy.store_requests else None,
-        "estimate_low": estimate.low if estimate else None,
-        "estimate_likely": estimate.likely if estimate else None,
-        "estimate_high": estimate.high if estimate else None,
-        "estimate_source": estimate.source if estimate else None,
+        "estimate_low": estimate.low,
+        "estimate_likely": estimate.likely,
+        "estimate_high": estimate.high,
+        "estimate_source": estimate.source,
+        "price_key": price_key(request),
         **label_columns(job.labels),
     }
 
@@ -233,7 +235,7 @@ _RESTART = _DESCRIBE.values(
     **dict.fromkeys(
         (
             *("service_task_id", "urls", "text", "error", "error_type", "credits", "owner", "lease_until"),
-            *("intended_at", "accepted_at", "finished_at"),
+            *("reserved", "intended_at", "accepted_at", "finished_at"),
         ),
         sa.null(),
     ),

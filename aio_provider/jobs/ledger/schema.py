@@ -10,8 +10,9 @@ import sqlalchemy as sa
 
 from aio_provider.jobs.ledger.model import Entry, JobState
 
-#: 2 added ``estimate_source`` and the table of archives.
-SCHEMA_VERSION = 2
+#: 2 added ``estimate_source`` and the table of archives; 3 ``conn_id``, ``price_key``, ``reserved``, the
+#: budgets and an index for reports.
+SCHEMA_VERSION = 3
 
 
 class _SqliteTime(sa.types.UserDefinedType[str]):
@@ -63,6 +64,7 @@ LABEL_COLUMNS: Mapping[str, str] = {
     "notebook": "notebook",
     "team": "team",
     "label": "label",
+    "conn_id": "conn_id",
 }
 _NUMBERS = ("map_index", "try_number")
 
@@ -88,12 +90,16 @@ def _columns() -> list[sa.Column[Any]]:
         sa.Column("notebook", sa.Text),
         sa.Column("team", sa.Text),
         sa.Column("label", sa.Text),
+        sa.Column("conn_id", sa.Text),
         sa.Column("other_labels", sa.JSON(none_as_null=True)),
         # what it costs
         sa.Column("estimate_low", sa.Float),
         sa.Column("estimate_likely", sa.Float),
         sa.Column("estimate_high", sa.Float),
         sa.Column("estimate_source", sa.String(16)),
+        # the settings its price depends on, and what budgets set aside for it
+        sa.Column("price_key", sa.Text),
+        sa.Column("reserved", sa.Float),
         sa.Column("credits", sa.Float),
         # what became of it; service_task_id is the service's, task_id above is Airflow's
         sa.Column("service_task_id", sa.Text),
@@ -119,8 +125,6 @@ metadata = sa.MetaData()
 jobs = sa.Table("aio_jobs", metadata, sa.Column("key", sa.String(200), primary_key=True), *_columns())
 sa.Index("aio_jobs_state", jobs.c.state)
 sa.Index("aio_jobs_owner", jobs.c.owner, jobs.c.lease_until)
-sa.Index("aio_jobs_dag", jobs.c.dag_id, jobs.c.finished_at)
-sa.Index("aio_jobs_model", jobs.c.model)
 
 #: Attempts that a newer one took the place of. They may have cost credits, so they stay in the book.
 past_attempts = sa.Table(
@@ -146,12 +150,75 @@ archives = sa.Table(
     sa.Column("created_at", UtcDateTime, nullable=False),
 )
 
+#: What the rows of those files count for in budgets: whose credits, and in which month they were submitted.
+archived_use = sa.Table(
+    "aio_archived_use",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("path", sa.String(1000), nullable=False),
+    sa.Column("month", sa.String(7), nullable=False),
+    sa.Column("conn_id", sa.Text),
+    sa.Column("dag_id", sa.Text),
+    sa.Column("team", sa.Text),
+    sa.Column("credits", sa.Float, nullable=False),
+)
+
+#: What may be spent. ``month`` is "" (without end), "each" (calendar month, UTC) or one such as "2026-11".
+budgets = sa.Table(
+    "aio_budgets",
+    metadata,
+    sa.Column("scope", sa.String(16), primary_key=True),
+    sa.Column("value", sa.String(250), primary_key=True),
+    sa.Column("month", sa.String(8), primary_key=True),
+    sa.Column("credits", sa.Float, nullable=False),
+    sa.Column("set_by", sa.Text),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+)
+
+#: A budget that reached 80 or 100 percent: once for each of its periods ("" or a month) and limits.
+budget_events = sa.Table(
+    "aio_budget_events",
+    metadata,
+    sa.Column("scope", sa.String(16), primary_key=True),
+    sa.Column("value", sa.String(250), primary_key=True),
+    sa.Column("period", sa.String(8), primary_key=True),
+    sa.Column("percent", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("credits_limit", sa.Float, primary_key=True),
+    sa.Column("charged", sa.Float, nullable=False),
+    sa.Column("reserved", sa.Float, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+)
+
 meta = sa.Table(
     "aio_meta",
     metadata,
     sa.Column("name", sa.String(64), primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
 )
+
+#: What reports and budgets sum up, in the order of the index that covers it.
+_BOOK = (
+    *("finished_at", "intended_at", "state", "dag_id", "model", "kind", "conn_id", "team", "user_name"),
+    *("credits", "reserved", "estimate_low", "estimate_likely", "estimate_high"),
+)
+
+
+def create_indexes(conn: sa.engine.Connection) -> None:
+    """The indexes that differ by database, where they are not there.
+
+    SQLite reads a summary from an index that holds all it needs, many times faster than from rows with texts
+    and URLs. PostgreSQL limits what fits into an entry of an index, and reads whole tables fast.
+    """
+    names = _BOOK if conn.dialect.name == "sqlite" else _BOOK[:2]
+    for table in (jobs, past_attempts):
+        _create_index(conn, f"{table.name}_book", table, names)
+    _create_index(conn, "aio_jobs_price", jobs, ("model", "finished_at"))
+
+
+def _create_index(conn: sa.engine.Connection, name: str, table: sa.Table, columns: Sequence[str]) -> None:
+    conn.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON {table.name} ({', '.join(columns)})"))
+
 
 #: The columns that both tables of attempts have.
 SHARED = tuple(column.name for column in jobs.columns)
@@ -190,13 +257,14 @@ def entry_of(row: Sequence[Any]) -> Entry:
     By position, not by name: a re-run reads a hundred thousand rows.
     """
     key, fingerprint, state, attempt, scope, kind, endpoint, model, request = row[:9]
-    labels = dict(row[18] or ())
-    for name, value in zip(LABEL_COLUMNS, row[9:18], strict=True):
+    labels = dict(row[19] or ())
+    for name, value in zip(LABEL_COLUMNS, row[9:19], strict=True):
         if value is not None:
             labels[name] = str(value)
-    low, likely, high, source, credits, task_id, urls, text, error, error_type = row[19:29]
-    owner, lease_until, planned_at, intended_at, accepted_at, finished_at, updated_at = row[29:36]
-    superseded_at, superseded_for = row[36:38] or (None, None)
+    low, likely, high, source, price_key, reserved, credits = row[20:27]
+    task_id, urls, text, error, error_type = row[27:32]
+    owner, lease_until, planned_at, intended_at, accepted_at, finished_at, updated_at = row[32:39]
+    superseded_at, superseded_for = row[39:41] or (None, None)
     return Entry(
         key=key,
         fingerprint=fingerprint,
@@ -214,6 +282,8 @@ def entry_of(row: Sequence[Any]) -> Entry:
         estimate_likely=likely,
         estimate_high=high,
         estimate_source=source,
+        price_key=price_key,
+        reserved=reserved,
         error=error,
         error_type=error_type,
         labels=labels,

@@ -1,0 +1,102 @@
+-- The tables of schema version 2 (sqlite), as that version wrote them.
+CREATE TABLE aio_archives (
+  path VARCHAR(1000) NOT NULL,
+  rows INTEGER NOT NULL,
+  credits FLOAT NOT NULL,
+  oldest DATETIME,
+  newest DATETIME,
+  created_at DATETIME NOT NULL,
+  PRIMARY KEY (path)
+);
+CREATE TABLE aio_jobs (
+  "key" VARCHAR(200) NOT NULL,
+  fingerprint VARCHAR(64) NOT NULL,
+  state VARCHAR(16) NOT NULL,
+  attempt INTEGER NOT NULL,
+  scope TEXT NOT NULL,
+  kind VARCHAR(64) NOT NULL,
+  endpoint TEXT NOT NULL,
+  model TEXT,
+  request JSON,
+  dag_id TEXT,
+  run_id TEXT,
+  task_id TEXT,
+  map_index INTEGER,
+  try_number INTEGER,
+  user_name TEXT,
+  notebook TEXT,
+  team TEXT,
+  label TEXT,
+  other_labels JSON,
+  estimate_low FLOAT,
+  estimate_likely FLOAT,
+  estimate_high FLOAT,
+  estimate_source VARCHAR(16),
+  credits FLOAT,
+  service_task_id TEXT,
+  urls JSON,
+  text TEXT,
+  error TEXT,
+  error_type TEXT,
+  owner VARCHAR(200),
+  lease_until DATETIME,
+  planned_at DATETIME NOT NULL,
+  intended_at DATETIME,
+  accepted_at DATETIME,
+  finished_at DATETIME,
+  updated_at DATETIME NOT NULL,
+  PRIMARY KEY ("key")
+);
+CREATE INDEX aio_jobs_dag ON aio_jobs (dag_id, finished_at);
+CREATE INDEX aio_jobs_model ON aio_jobs (model);
+CREATE INDEX aio_jobs_owner ON aio_jobs (owner, lease_until);
+CREATE INDEX aio_jobs_state ON aio_jobs (state);
+CREATE TABLE aio_meta (
+  name VARCHAR(64) NOT NULL,
+  value TEXT NOT NULL,
+  PRIMARY KEY (name)
+);
+CREATE TABLE aio_past_attempts (
+  id INTEGER NOT NULL,
+  "key" VARCHAR(200) NOT NULL,
+  fingerprint VARCHAR(64) NOT NULL,
+  state VARCHAR(16) NOT NULL,
+  attempt INTEGER NOT NULL,
+  scope TEXT NOT NULL,
+  kind VARCHAR(64) NOT NULL,
+  endpoint TEXT NOT NULL,
+  model TEXT,
+  request JSON,
+  dag_id TEXT,
+  run_id TEXT,
+  task_id TEXT,
+  map_index INTEGER,
+  try_number INTEGER,
+  user_name TEXT,
+  notebook TEXT,
+  team TEXT,
+  label TEXT,
+  other_labels JSON,
+  estimate_low FLOAT,
+  estimate_likely FLOAT,
+  estimate_high FLOAT,
+  estimate_source VARCHAR(16),
+  credits FLOAT,
+  service_task_id TEXT,
+  urls JSON,
+  text TEXT,
+  error TEXT,
+  error_type TEXT,
+  owner VARCHAR(200),
+  lease_until DATETIME,
+  planned_at DATETIME NOT NULL,
+  intended_at DATETIME,
+  accepted_at DATETIME,
+  finished_at DATETIME,
+  updated_at DATETIME NOT NULL,
+  superseded_at DATETIME NOT NULL,
+  reason TEXT NOT NULL,
+  PRIMARY KEY (id)
+);
+CREATE INDEX aio_past_attempts_key ON aio_past_attempts ("key");
+INSERT INTO aio_meta (name, value) VALUES ('schema_version', '2');
