@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from aio_provider.api.errors import ConfigurationError
 from aio_provider.frames.schema import SCHEMA_VERSION, fix_types
+from aio_provider.frames.words import words
 
 #: where in the file's key-value metadata the note of the run is
 METADATA_KEY: Final = b"aio_provider"
@@ -124,7 +125,7 @@ class Output:
             whose = "is not a result of aio.generate" if found is None else "holds the result of another call"
             raise FileExistsError(
                 f"output={self.url!r} exists and {whose}. "
-                "Pass overwrite=True to replace it, or give another name."
+                f"Pass {words.get().argument('overwrite', True)} to replace it, or give another name."
             )
 
     def _place(self) -> tuple[Any, str]:

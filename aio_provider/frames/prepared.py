@@ -24,6 +24,7 @@ from aio_provider.frames.progress import View, make_view
 from aio_provider.frames.run import Options, Run
 from aio_provider.frames.source import read_source
 from aio_provider.frames.spec import RequestSpec, make_spec
+from aio_provider.frames.words import words
 from aio_provider.jobs.job import service_scope
 from aio_provider.jobs.runner import CreditLimitWarning
 from aio_provider.jobs.settings import Settings
@@ -187,7 +188,7 @@ def _raise_failures(run: Run, out: pd.DataFrame) -> None:
     error = RowsFailedError(
         f"{len(failures):,} of {len(out):,} rows did not succeed; the first is row {label!r} "
         f"({first.status}): {(first.error or 'no reason given').rstrip('.')}. "
-        "All rows are in this exception's .frame."
+        f"{words.get().rest}"
     )
     error.frame = out
     raise error

@@ -22,6 +22,7 @@ from aio_provider.frames.columns import (
     nested_value,
     plain,
 )
+from aio_provider.frames.words import words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -252,14 +253,16 @@ def _check_needed(spec: RequestSpec) -> None:
     if spec.kind in ("image", "video", "music", "speech", "chat"):
         if not any(name in _PROMPTS for name in spec.fields):
             raise InvalidRequestError(
-                'prompt: not given; name its column (prompt="caption") or pass aio.template(...).',
+                f"prompt: not given; name its column ({words.get().column('prompt', 'caption')}) "
+                f"or write a text about columns ({words.get().template('prompt', 'A photo of {product}')}).",
                 field="prompt",
             )
         return
     for name, param in load_catalog().endpoint(spec.kind).params.items():
         if param.required and name not in spec.fields:
             raise InvalidRequestError(
-                f'{name}: not given; {spec.kind} needs it. Name the column of URLs ({name}="photo_url").',
+                f"{name}: not given; {spec.kind} needs it. Name the column of URLs "
+                f"({words.get().column(name, 'photo_url')}).",
                 field=name,
             )
 
@@ -280,7 +283,7 @@ def no_column(name: str, value: object, column: Hashable, available: Sequence[Ha
     guess = f" Did you mean {near[0]!r}?" if near else f" The columns are: {shown or 'none'}."
     constant = ""
     if isinstance(value, Col) and name != "model":
-        constant = f" For a constant, write {name}=aio.lit({column!r}) or params={{{name!r}: {column!r}}}."
+        constant = f" For a constant, write {words.get().constant(name, column)}."
     return f"{name}: there is no column {column!r}.{guess}{constant}"
 
 

@@ -1,0 +1,55 @@
+"""How messages say what to write instead: in Python's words, or in those of the ``aio`` command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Words:
+    """One way of speaking; every method gives what a user would write.
+
+    :param argument: an argument with its value, as in ``overwrite=True``.
+    :param column: a field from a column.
+    :param template: a field from a text.
+    :param constant: a field that is the same in every row.
+    :param rest: where the rows are once a call has failed.
+    """
+
+    argument: Callable[[str, object], str]
+    column: Callable[[str, str], str]
+    template: Callable[[str, str], str]
+    constant: Callable[[str, object], str]
+    rest: str
+
+
+def _option(name: str, value: object) -> str:
+    option = f"--{name.replace('_', '-')}"
+    return option if value is True else f"{option} {value}"
+
+
+PYTHON = Words(
+    argument=lambda name, value: f"{name}={value!r}",
+    column=lambda name, column: f'{name}="{column}"',
+    template=lambda name, text: f'{name}=aio.template("{text}")',
+    constant=lambda name, value: f"{name}=aio.lit({value!r}) or params={{{name!r}: {value!r}}}",
+    rest="All rows are in this exception's .frame.",
+)
+COMMAND = Words(
+    argument=_option,
+    column=lambda name, column: f"-c {name}={column}",
+    template=lambda name, text: f'-t "{name}={text}"',
+    constant=lambda name, value: f"-p {name}={_quoted(value)}",
+    rest="All rows are in the output file.",
+)
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return f'"{text}"' if " " in text else text
+
+
+#: what messages speak; the command sets it for its own calls
+words: ContextVar[Words] = ContextVar("words", default=PYTHON)
