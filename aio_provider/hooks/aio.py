@@ -267,12 +267,15 @@ def _warm_up() -> None:
 
 
 @contextmanager
-def budget_of(settings: Settings) -> Iterator[RateBudget]:
+def budget_of(settings: Settings, *, spaced: bool = True) -> Iterator[RateBudget]:
     """The rate budget of the key, shared with whoever else uses it as ``limiter_url`` says."""
     from aio_provider.jobs.pacing import rate_budget
 
     budget = rate_budget(
-        settings.requests_per_minute, limiter_url=settings.limiter_url, key_id=settings.key_id
+        settings.requests_per_minute,
+        limiter_url=settings.limiter_url,
+        key_id=settings.key_id,
+        spaced=spaced,
     )
     try:
         yield budget

@@ -83,7 +83,7 @@ class Window(Protocol):
 
     blocking: bool
 
-    def take(self, now: float) -> tuple[Any | None, float]: ...
+    def take(self, now: float, spaced: bool = True) -> tuple[Any | None, float]: ...
     def answered(self, item: Any, now: float) -> None: ...
     def withdraw(self, item: Any) -> None: ...
     def close_for(self, seconds: float, now: float) -> None: ...
@@ -105,6 +105,8 @@ class PacedBudget:
     :param window: the count.
     :param clock: seconds; shared windows need one that all their processes agree on.
     :param burst: how many may go at once after a quiet time; a twelfth of a minute's worth by default.
+    :param spaced: whether requests keep a distance; without it, all that the last minute leaves room for go
+        at once, as suits a wave of submissions on a worker that is not to be held up.
     """
 
     def __init__(
@@ -114,11 +116,13 @@ class PacedBudget:
         *,
         clock: Callable[[], float] = time.monotonic,
         burst: int | None = None,
+        spaced: bool = True,
     ) -> None:
         self._per_minute = per_minute
         self._window = window
         self._clock = clock
-        self._space = 60.0 / per_minute
+        self._spaced = spaced
+        self._space = 60.0 / per_minute if spaced else 0.0
         self._burst = burst if burst is not None else max(1, round(per_minute / 12))
         self._queue = TurnQueue()
         self._server: asyncio.Task[None] | None = None
@@ -150,7 +154,7 @@ class PacedBudget:
             # Someone else uses the key. Spread the tries out, and send more slowly until it goes well again.
             if now >= self._closed_until:  # several answers to one rush are one refusal
                 self._slow = min(self._slow * _SLOW_DOWN, _SLOWEST)
-            seconds = self._space * self._slow * random.uniform(1.0, 2.0)
+            seconds = 60.0 / self._per_minute * self._slow * random.uniform(1.0, 2.0)
         self._tell(self._window.close_for, seconds, now)
         self._closed_until = max(self._closed_until, now + seconds)
         self._due = max(self._due, self._closed_until)
@@ -226,10 +230,10 @@ class PacedBudget:
 
     async def _take(self, now: float) -> tuple[Any | None, float]:
         if not self._window.blocking:
-            return self._window.take(now)
+            return self._window.take(now, self._spaced)
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._worker(), self._window.take, now)
+            return await loop.run_in_executor(self._worker(), self._window.take, now, self._spaced)
         except Exception as error:  # noqa: BLE001 - whatever the database's driver raises
             # A limit that is not shared may earn a 429, which hurts nobody; no limiter should stop a run.
             log.warning(
@@ -331,7 +335,9 @@ class UnlimitedBudget:
         return None
 
 
-def rate_budget(per_minute: float, limiter_url: str | None = None, key_id: str = "") -> RateBudget:
+def rate_budget(
+    per_minute: float, limiter_url: str | None = None, key_id: str = "", *, spaced: bool = True
+) -> RateBudget:
     """The budget of one key; in one event loop the same for everyone who asks. Close it when done.
 
     :param per_minute: requests in any 60 seconds; 0: no limit.
@@ -339,6 +345,7 @@ def rate_budget(per_minute: float, limiter_url: str | None = None, key_id: str =
         file; ``redis://…`` or ``postgresql://…``: several machines; ``file://PATH``; ``memory://``: only this
         process.
     :param key_id: which key, see :func:`aio_provider.jobs.settings.key_id`.
+    :param spaced: ``False`` for a wave, see :class:`PacedBudget`. It counts in the same window.
     :raises ConfigurationError: a ``limiter_url`` that is not understood or cannot be used.
     """
     if not per_minute:
@@ -346,13 +353,14 @@ def rate_budget(per_minute: float, limiter_url: str | None = None, key_id: str =
     try:
         budgets = _budgets.setdefault(asyncio.get_running_loop(), {})
     except RuntimeError:  # no loop is running: nobody to share with
-        return PacedBudget(per_minute, _window(per_minute, limiter_url, key_id))
-    place = (key_id, per_minute, limiter_url)
+        return PacedBudget(per_minute, _window(per_minute, limiter_url, key_id), spaced=spaced)
+    place = (key_id, per_minute, limiter_url, spaced)
     budget = budgets.get(place)
     if budget is not None:
         budget._users += 1
         return budget
-    budget = budgets[place] = PacedBudget(per_minute, _window(per_minute, limiter_url, key_id))
+    budget = PacedBudget(per_minute, _window(per_minute, limiter_url, key_id), spaced=spaced)
+    budgets[place] = budget
 
     def let_go() -> None:
         budgets.pop(place, None)

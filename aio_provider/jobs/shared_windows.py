@@ -100,8 +100,11 @@ class SqlWindow:
                 f"The rate limiter's database cannot be used: {type(error.orig).__name__}."
             ) from error
 
-    def take(self, now: float) -> tuple[str | None, float]:
-        """Enter one request, if there is room; else say when to ask again."""
+    def take(self, now: float, spaced: bool = True) -> tuple[str | None, float]:
+        """Enter one request, if there is room; else say when to ask again.
+
+        :param spaced: also keep the distance between requests of all processes.
+        """
         with self._locked() as conn:
             at = self._now(conn)
             closed = conn.execute(
@@ -110,7 +113,8 @@ class SqlWindow:
             if closed is not None and at < closed:
                 return None, min(closed - at, _FUTURE_MS) / 1000 + self._late()
             self._forget(conn, at)
-            for rate, column in ((self._turns, _log.c.sent_at), (self._rate, _log.c.counted_at)):
+            rules = ((self._turns, _log.c.sent_at), (self._rate, _log.c.counted_at))
+            for rate, column in rules if spaced else rules[1:]:
                 decision = self._decide(conn, rate, column, at)
                 if not decision.allowed:
                     return None, (decision.retry_after_ms or 1) / 1000 + self._late()
@@ -228,17 +232,21 @@ class RedisWindow:
         except redis.RedisError as error:
             raise ConfigurationError(f"The rate limiter's Redis cannot be used: {error}.") from error
 
-    def take(self, now: float) -> tuple[tuple[str, int] | None, float]:
-        """Enter one request, if there is room; else say when to ask again."""
+    def take(self, now: float, spaced: bool = True) -> tuple[tuple[str, int] | None, float]:
+        """Enter one request, if there is room; else say when to ask again.
+
+        :param spaced: also keep the distance between requests of all processes.
+        """
         closed = self._redis.pttl(f"{self._name}:closed")
         if closed > 0:
             return None, closed / 1000 + self._late()
         at = self._now()
         name = uuid.uuid4().hex
-        turn = RateItem(name, at)
-        decision: Any = self._turns.put_decision(turn)  # never awaitable: the client is not async
-        if not decision.allowed:
-            return None, (decision.retry_after_ms or 1) / 1000 + self._late()
+        decision: Any  # never awaitable: the client is not async
+        if spaced:
+            decision = self._turns.put_decision(RateItem(name, at))
+            if not decision.allowed:
+                return None, (decision.retry_after_ms or 1) / 1000 + self._late()
         decision = self._minute.put_decision(RateItem(name, at + _AHEAD_MS))
         if not decision.allowed:
             self._take_out(f"{self._name}:turns", name, at)

@@ -61,10 +61,11 @@ class MemoryWindow:
         self._bucket = _AnsweredBucket([self._rate])
         self._closed_until = 0.0
 
-    def take(self, now: float) -> tuple[RateItem | None, float]:
+    def take(self, now: float, spaced: bool = True) -> tuple[RateItem | None, float]:
         """Enter one request.
 
         :param now: seconds on the caller's clock.
+        :param spaced: no difference here: in one process the budget alone keeps the distance.
         :returns: the entry and 0.0; or ``None`` and the seconds after which to ask again.
         """
         if now < self._closed_until:

@@ -75,6 +75,24 @@ def test_a_crowd_is_spaced_from_the_start() -> None:
     assert gaps[:20] == pytest.approx([1.0] * 20, abs=0.11)
 
 
+def test_a_wave_goes_at_once_and_the_next_waits_for_room() -> None:
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        wave = PacedBudget(10, MemoryWindow(10), clock=loop.time, spaced=False)
+        times: list[float] = []
+
+        async def send() -> None:
+            async with wave.request():
+                times.append(loop.time())
+
+        await asyncio.gather(*(send() for _ in range(15)))
+        assert times[9] - times[0] < 0.01
+        assert times[10] - times[0] >= 60
+        assert most_in_a_minute(times) == 10
+
+    run(test)
+
+
 def test_a_few_go_at_once_after_a_quiet_time_but_not_again_and_again() -> None:
     sent: Sent = []
 

@@ -63,6 +63,13 @@ def test_two_processes_share_one_count(limiter_url: str, key: str) -> None:
     b.close()
 
 
+def test_a_wave_takes_what_is_left_of_the_minute_at_once(limiter_url: str, key: str) -> None:
+    spaced, wave = (shared_window(limiter_url, key, 10) for _ in range(2))
+    assert spaced.take(0.0)[0]
+    assert [wave.take(0.0, False)[0] is not None for _ in range(10)] == [True] * 9 + [False]
+    assert spaced.room(0.0) == 0, "one count for both"
+
+
 def test_the_minute_begins_with_the_answer(
     limiter_url: str, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
