@@ -30,6 +30,7 @@ from aio_provider.api.requests import GenerationRequest
 from aio_provider.api.retries import DEFAULT_RETRY, RetryPolicy
 from aio_provider.api.streams import StreamReader
 from aio_provider.api.tasks import ChatChunk, ChatCompletion, Task
+from aio_provider.api.wire import Answer, FastWire, SpreadTransport
 
 T = TypeVar("T")
 
@@ -186,9 +187,9 @@ class AioClient:
 class AsyncAioClient:
     """The async client: the arguments and calls of :class:`AioClient`, awaited. For one event loop.
 
-    Takes the httpx-aiohttp transport where the ``fast`` extra is installed, since httpx's own connection pool
-    is slow under concurrency; not where the environment names a proxy, which only httpx's own transport
-    honours.
+    Sends through aiohttp where the ``fast`` extra is installed, else over httpx connections of its own, since
+    httpx's connection pool is slow under concurrency; not where the environment names a proxy, which only
+    httpx's own transport honours. See :mod:`aio_provider.api.wire`.
     """
 
     def __init__(
@@ -204,9 +205,15 @@ class AsyncAioClient:
     ) -> None:
         self._core = Core(api_key, base_url, allow_insecure=allow_insecure, on_server_error=on_server_error)
         self._retry = retry
-        if transport is None:
-            transport = _fast_transport(loopback=self._core.is_loopback)
-        self._http = httpx.AsyncClient(transport=transport, **_settings(self._core, timeout))
+        settings = _settings(self._core, timeout)
+        self._wire: FastWire | None = None
+        if transport is None and not _has_proxy(self._core):
+            if importlib.util.find_spec("httpx_aiohttp") is not None:
+                self._wire = FastWire({**settings["headers"], **self._core.headers()}, timeout, _LIMITS)
+                transport = self._wire.transport
+            else:
+                transport = SpreadTransport(_LIMITS)
+        self._http = httpx.AsyncClient(transport=transport, **settings)
 
     @property
     def base_url(self) -> str:
@@ -283,9 +290,15 @@ class AsyncAioClient:
             return await self._retry.async_retrying()(attempt)
 
     async def _send_once(self, call: Call[T]) -> T:
-        request = self._core.request(call, self._http)
-        with self._core.guard(call):
-            response = await self._http.send(request)
+        response: Answer
+        if self._wire is not None and call.params is None:
+            url, body = self._core.parts(call, self._http)
+            with self._core.guard(call):
+                response = await self._wire.send(call.method, url, body)
+        else:
+            request = self._core.request(call, self._http)
+            with self._core.guard(call):
+                response = await self._http.send(request)
         return self._core.answer(call, response)
 
     async def _open(self, call: Call[Any]) -> httpx.Response:
@@ -312,15 +325,9 @@ def _settings(core: Core, timeout: float) -> dict[str, Any]:
     }
 
 
-def _fast_transport(*, loopback: bool) -> httpx.AsyncBaseTransport | None:
-    """The httpx-aiohttp transport where it can be used; None for httpx's own."""
-    if importlib.util.find_spec("httpx_aiohttp") is None:
-        return None
-    if not loopback and {"http", "https", "all"} & urllib.request.getproxies().keys():
-        return None
-    from httpx_aiohttp import AiohttpTransport
-
-    return AiohttpTransport(limits=_LIMITS)
+def _has_proxy(core: Core) -> bool:
+    """Whether the environment names a proxy for the service."""
+    return not core.is_loopback and bool({"http", "https", "all"} & urllib.request.getproxies().keys())
 
 
 def _is_stream(response: httpx.Response) -> bool:

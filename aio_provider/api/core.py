@@ -48,6 +48,7 @@ from aio_provider.api.tasks import (
     read_submission,
     read_task,
 )
+from aio_provider.api.wire import Answer
 
 T = TypeVar("T")
 OnServerError = Literal["hold", "retry"]
@@ -133,18 +134,28 @@ class Core:
             raise InvalidRequestError(f"path: {path!r} is not a route below {self.base_url}", field="path")
         return Call(method.upper(), "/" + path.lstrip("/"), _as_it_is, json=body, params=params)
 
+    def headers(self) -> dict[str, str]:
+        """The headers of every request; the key is in them, and they only ever go to the API's own origin."""
+        return {"Authorization": f"Bearer {self._key}", "Accept": "application/json, text/event-stream"}
+
     def request(self, call: Call[Any], http: httpx.Client | httpx.AsyncClient) -> httpx.Request:
-        """The HTTP request; the key goes into it here, and only ever for the API's own origin."""
-        if http.is_closed:
-            raise RuntimeError("the client is closed")
-        headers = {"Authorization": f"Bearer {self._key}", "Accept": "application/json, text/event-stream"}
+        """The HTTP request."""
+        _require_open(http)
         return http.build_request(
-            call.method, self.base_url + call.path, json=call.json, params=call.params, headers=headers
+            call.method, self.base_url + call.path, json=call.json, params=call.params, headers=self.headers()
         )
+
+    def parts(self, call: Call[Any], http: httpx.AsyncClient) -> tuple[str, bytes | None]:
+        """The same as URL and body, for a wire that has the headers already."""
+        _require_open(http)
+        body = call.json
+        if body is not None:
+            body = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        return self.base_url + call.path, body
 
     # How to judge what came back
 
-    def answer(self, call: Call[T], response: httpx.Response) -> T:
+    def answer(self, call: Call[T], response: Answer) -> T:
         """The result in a read response.
 
         :raises AioError: as :meth:`judge` decides.
@@ -207,7 +218,7 @@ class Core:
         """Text without the key, should the service echo it."""
         return text.replace(self._key, "aio_***")
 
-    def _decode(self, response: httpx.Response, text: str) -> Any:
+    def _decode(self, response: Answer, text: str) -> Any:
         status = response.status_code
         if 300 <= status < 400:
             where = self.scrub(response.headers.get("location", "nowhere"))[:200]
@@ -226,6 +237,11 @@ class Core:
         if payload is None:
             raise ProtocolError(f"the answer is not JSON: {text[:500]!r}")
         return payload
+
+
+def _require_open(http: httpx.Client | httpx.AsyncClient) -> None:
+    if http.is_closed:
+        raise RuntimeError("the client is closed")
 
 
 def unknown(call: Call[Any], why: str, error: AioError | None = None) -> SubmissionUnknownError:

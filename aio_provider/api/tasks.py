@@ -43,6 +43,7 @@ _MANY = (
     "videos",
     "audios",
 )
+_NAMES = (*_ONE, *_MANY)
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ def read_task(payload: object, task_id: str) -> Task:
     :raises AioError: the exception of the error that the answer holds.
     :raises ProtocolError: when it is not one of the published forms.
     """
+    task = None
     if isinstance(payload, Mapping) and isinstance(payload.get("data"), Mapping):
         task = _task(payload["data"], task_id)
         if task.status is TaskStatus.FAILED:
@@ -114,7 +116,7 @@ def read_task(payload: object, task_id: str) -> Task:
     data = _data(payload)
     if not any(name in data for name in ("status", "task_id", "taskId", "id", "response", "response_data")):
         raise unreadable(payload, "not the answer of a task")
-    return _task(data, task_id)
+    return task or _task(data, task_id)
 
 
 def raise_for_code(payload: object) -> None:
@@ -188,8 +190,9 @@ def _urls(value: object) -> Iterator[str]:
             if isinstance(value.get(name), str) and value[name]:
                 yield from _urls(value[name])
                 return
-        for name in (*_ONE, *_MANY):
-            yield from _urls(value.get(name))
+        for name in _NAMES:
+            if name in value:
+                yield from _urls(value[name])
 
 
 def _error(data: Mapping[str, Any]) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from aio_provider.api import errors
 from aio_provider.api.client import AsyncAioClient
 from aio_provider.api.core import never_sent
 from aio_provider.api.requests import GenerationRequest
+from aio_provider.api.wire import SpreadTransport
 from aio_provider.sandbox import Sandbox
 from tests.api.conftest import KEY, Clients, RawServer, answers
 
@@ -178,11 +180,12 @@ def test_audio_itself_is_a_task_that_is_done(call: Clients) -> None:
 def submit(flavour: str, url: str, **settings: Any) -> Any:
     if flavour == "sync":
         return Clients("sync")(None, "submit", IMAGE, base_url=url, **settings)
-    transport = httpx.AsyncHTTPTransport() if flavour == "httpx" else None
+    transports = {"httpx": httpx.AsyncHTTPTransport, "spread": lambda: SpreadTransport(httpx.Limits())}
+    transport = transports.get(flavour, lambda: None)()
     return Clients("async")(None, "submit", IMAGE, base_url=url, transport=transport, **settings)
 
 
-@pytest.fixture(params=["sync", "httpx", "aiohttp"])
+@pytest.fixture(params=["sync", "httpx", "spread", "aiohttp"])
 def flavour(request: pytest.FixtureRequest) -> str:
     if request.param == "aiohttp":
         pytest.importorskip("httpx_aiohttp", reason="the 'fast' extra is not installed")
@@ -265,6 +268,29 @@ def test_fast_transport_is_used_where_it_can_be(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:3128")
     assert kind("https://api.example.test/api/v1") is httpx.AsyncHTTPTransport
     assert kind("http://127.0.0.1:8000/api/v1") is transport
+    monkeypatch.setitem(sys.modules, "httpx_aiohttp", None)  # the extra is not installed
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert kind("http://127.0.0.1:8000/api/v1") is SpreadTransport
+    assert kind("https://api.example.test/api/v1") is httpx.AsyncHTTPTransport
+
+
+@pytest.mark.parametrize("most", [100, 3])
+def test_connections_are_used_again_and_bounded(most: int) -> None:
+    """Each of many requests at once has its answer, over as many connections as there may be, and no more."""
+
+    async def main(url: str, key: str) -> tuple[int, int]:
+        transport = SpreadTransport(httpx.Limits(max_connections=most))
+        async with AsyncAioClient(key, url, transport=transport, retry=None) as client:
+            for _ in range(3):
+                found = await asyncio.gather(
+                    *(client.get_task("none") for _ in range(8)), return_exceptions=True
+                )
+                assert all(isinstance(error, errors.NotFoundError) for error in found)
+            return len(transport._all), len(transport._free)
+
+    with Sandbox(requests_per_minute=0) as sandbox:
+        made, free = asyncio.run(main(sandbox.base_url, sandbox.api_key))
+    assert made == free == min(most, 8)
 
 
 def test_never_sent_without_a_cause() -> None:
