@@ -11,8 +11,10 @@ import math
 import numbers
 import os
 import re
+import sys
 import warnings
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,8 +29,8 @@ _TYPE_WORDS = {
     "object": "an object (a dict)",
 }
 
-# Frames of ours between the user's call and the warning; where exactly does not matter, outside api/ does.
-_STACKLEVEL = 5
+#: what was warned of already, for a caller that builds many requests of one kind: each text once
+warned: ContextVar[set[str] | None] = ContextVar("warned", default=None)
 
 
 def resolve_model(kind: str, name: str | None, given: Mapping[str, Any]) -> tuple[str | None, Model | None]:
@@ -277,4 +279,17 @@ def _describe(value: Any) -> str:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, UserWarning, stacklevel=_STACKLEVEL)
+    already = warned.get()
+    if already is not None:
+        if message in already:
+            return
+        already.add(message)
+    warnings.warn(message, UserWarning, stacklevel=users_level())
+
+
+def users_level() -> int:
+    """How many frames up from our caller the user's own line is."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("aio_provider."):
+        level, frame = level + 1, frame.f_back
+    return level

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from aio_provider.api.errors import AioError
+from aio_provider.api.validation import users_level
 from aio_provider.frames import arguments as checks
 from aio_provider.frames.accessor import register
 from aio_provider.frames.columns import plain
@@ -91,7 +91,7 @@ class Prepared:
                 "rows were not submitted, since they might have gone past it. "
                 "Run again with more for the rest; what is done costs nothing again.",
                 CreditLimitWarning,
-                stacklevel=_users_level(),
+                stacklevel=users_level(),
             )
         if self.gallery:
             display_result(out, rows=self.gallery, prefix=self.run.options.prefix, kind=report.kind)
@@ -192,14 +192,6 @@ def _raise_failures(run: Run, out: pd.DataFrame) -> None:
     )
     error.frame = out
     raise error
-
-
-def _users_level() -> int:
-    """How many frames up from our caller the user's own line is."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("aio_provider."):
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 async def _draw_now_and_then(view: View) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from aio_provider.api.catalog import KINDS, load_catalog
 from aio_provider.api.errors import InvalidRequestError
 from aio_provider.api.requests import GenerationRequest
-from aio_provider.api.validation import resolve_model
+from aio_provider.api.validation import resolve_model, warned
 from aio_provider.frames.columns import (
     Col,
     Expression,
@@ -57,6 +57,8 @@ class RequestSpec:
     kind: str
     fields: Mapping[str, Any]
     model: Expression | str | None = None
+    #: warnings that were given already: one each for a call, not one a row
+    warned: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @cached_property
     def columns(self) -> tuple[Hashable, ...]:
@@ -123,6 +125,7 @@ class RequestSpec:
         if nothing is not None:
             return nothing
         model = nested_value(self.model, row.__getitem__)
+        told = warned.set(self.warned)
         try:
             if model is None and self.model is not None:
                 raise InvalidRequestError(f"model: null in this row ({_source(self.model)}).", field="model")
@@ -133,6 +136,8 @@ class RequestSpec:
             return GenerationRequest.build(self.kind, model=model, **self._params(row))
         except InvalidRequestError as error:
             return Invalid(error)
+        finally:
+            warned.reset(told)
 
     def _nothing(self, row: Mapping[Hashable, Any]) -> Nothing | None:
         """Why this row has nothing to do, if so: its prompt, or a picture it needs, is null."""
@@ -189,7 +194,12 @@ def make_spec(
             raise InvalidRequestError("model: give it as model=..., not in params.", field="model")
         if value is not None:
             resolved[name] = value
-    spec = RequestSpec(kind, resolved, _check_model(kind, model))
+    seen: set[str] = set()
+    told = warned.set(seen)
+    try:
+        spec = RequestSpec(kind, resolved, _check_model(kind, model), seen)
+    finally:
+        warned.reset(told)
     _check_needed(spec)
     return spec
 

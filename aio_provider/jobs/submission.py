@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from aio_provider.api.catalog import load_catalog
 from aio_provider.api.errors import (
     REFUSALS,
     AioError,
     AuthenticationError,
     ConfigurationError,
     InsufficientCreditsError,
+    NotFoundError,
     RateLimitError,
     ServerError,
     SubmissionUnknownError,
@@ -108,6 +110,8 @@ class Submitter:
         self._wall = wall
         self._failures = 0
         self._pause_until = float("-inf")
+        #: models that the service does not have, by kind and model: the answer to the first job of each
+        self._refused: dict[tuple[str, str | None], NotFoundError] = {}
         #: set to stop all further submissions: the error that did it
         self.stopped: AioError | None = None
         #: submissions whose answer nobody has taken yet: they outlive the cancellation of their caller
@@ -125,9 +129,10 @@ class Submitter:
                 await asyncio.sleep(wait)
             turn = self._budget.request(priority(), self._user)
             async with turn as held:
-                if self.stopped is not None:
+                stopped = self.stopped or self._refused.get((job.request.kind, job.request.model))
+                if stopped is not None:
                     held.withdraw()
-                    return Submission(Fate.STOPPED, error=self.stopped)
+                    return Submission(Fate.STOPPED, error=stopped)
                 if self._pause_until > self._clock():
                     held.withdraw()
                     continue
@@ -182,6 +187,7 @@ class Submitter:
                         error_type=type(error).__name__,
                     )
                 )
+                self._note_refusal(job, error)
                 return Submission(Fate.REFUSED, error=error)
             await self._ledger.hold(job.key, error)
             return Submission(Fate.UNKNOWN, error=error)
@@ -198,6 +204,18 @@ class Submitter:
         await self._ledger.finish(Finished(job.key, JobState.SUCCEEDED, text=chat.text, credits=chat.credits))
         self._tell("finished", job)
         return Submission(Fate.ANSWERED, chat=chat, submitted_at=self._wall())
+
+    def _note_refusal(self, job: Job, error: AioError) -> None:
+        """A model that the service does not have now it will not have for the next job either.
+
+        Only of a model that the catalog does not know: a 400 or 404 about a known one is about its inputs.
+        """
+        kind, model = job.request.kind, job.request.model
+        if model is None or load_catalog().model(model) is not None:
+            return
+        if error.status == 404 or "model" in str(error).lower():
+            why = f"Not sent: the service refused model {model!r} for another job of this run ({error})."
+            self._refused.setdefault((kind, model), NotFoundError(why, status=error.status))
 
     def _unreachable(self, error: AioError) -> None:
         """Pause everyone for a while; give up after so many rounds."""

@@ -512,3 +512,18 @@ async def test_the_steps_of_a_job_in_their_order(sandbox: Sandbox, book: Ledger)
         "accepted: accepted",
         "finished: succeeded",
     ]
+
+
+async def test_a_model_that_the_service_does_not_have_is_asked_for_once(
+    sandbox: Sandbox, book: Ledger
+) -> None:
+    with pytest.warns(UserWarning, match="not in the packaged catalog"):
+        requests = [GenerationRequest.image(f"a cat {n}", model="flux-99") for n in range(5)]
+    jobs = [*jobs_for(requests, scope=sandbox.base_url), *jobs_of(sandbox, 2)]
+    async with runner_of(sandbox, book, concurrency=1) as runner:
+        outcomes = await all_of(runner, jobs)
+    assert statuses(outcomes) == {FAILED: 1, NOT_SUBMITTED: 4, SUCCEEDED: 2}
+    assert sandbox.requests["submit"] == 3
+    left = next(outcome for outcome in outcomes if outcome.status is NOT_SUBMITTED)
+    assert "refused model 'flux-99' for another job" in str(left.error)
+    assert states(book) == {JobState.FAILED: 1, JobState.PLANNED: 4, JobState.SUCCEEDED: 2}
