@@ -27,7 +27,7 @@ from aio_provider.api.errors import (
     TransportError,
 )
 from aio_provider.api.tasks import Task
-from aio_provider.jobs.pacing import Priority, RateBudget
+from aio_provider.jobs.pacing import Priority, RateBudget, Turn
 from aio_provider.jobs.polling import PollPlan
 
 log = logging.getLogger(__name__)
@@ -118,6 +118,7 @@ class Poller:
         self._polls: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._weather = _Weather()
+        self._sparing = 0
 
     def __len__(self) -> int:
         return len(self._followed)
@@ -144,7 +145,8 @@ class Poller:
         :raises NotFoundError: the service has no such task, and went on saying so.
         :raises AuthenticationError: the key is refused; everyone who waits gets this.
         """
-        result: asyncio.Future[Task] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[Task] = loop.create_future()
 
         def sink(_: str, found: Task | BaseException) -> None:
             if result.done():
@@ -157,18 +159,21 @@ class Poller:
                 result.set_result(found)
 
         self._follow(Accepted(task_id, kind, model, submitted_at), sink)
+        timer = None
+        if deadline is not None:
+            left = max(deadline - self._wall(), 0.0)
+            timer = loop.call_later(left, lambda: sink(task_id, _timed_out(task_id)))
         try:
-            await asyncio.wait([result], timeout=self._left(deadline))
-            if not result.done():
-                raise _timed_out(task_id)
-            return result.result()
+            return await result
         finally:
+            if timer is not None:
+                timer.cancel()
             self._leave(task_id, sink)
             if result.done() and not result.cancelled():
                 result.exception()  # seen: who left just now is no reason for a warning
 
     async def watch_many(
-        self, tasks: Iterable[Accepted], *, deadline: float | None = None
+        self, tasks: Iterable[Accepted], *, deadline: float | None = None, sparing: bool = False
     ) -> AsyncGenerator[tuple[str, Task | AioError], None]:
         """Wait for many tasks; each comes as it is done, or with its own error.
 
@@ -176,6 +181,8 @@ class Poller:
 
         :param deadline: when to stop waiting, seconds since the epoch; those still running then come with a
             :class:`TaskTimeoutError`.
+        :param sparing: poll as though submissions were waiting here: another process has some, and each poll
+            takes a turn from it.
         :raises AuthenticationError: the key is refused.
         """
         found: asyncio.Queue[tuple[str, Task | BaseException]] = asyncio.Queue()
@@ -184,6 +191,7 @@ class Poller:
             found.put_nowait((task_id, result))
 
         waiting: dict[str, None] = {}
+        self._sparing += sparing
         try:
             for number, task in enumerate(tasks):
                 if task.task_id not in waiting:
@@ -206,6 +214,7 @@ class Poller:
                 del waiting[task_id]
                 yield task_id, _timed_out(task_id)
         finally:
+            self._sparing -= sparing
             for task_id in waiting:
                 self._leave(task_id, sink)
 
@@ -253,6 +262,9 @@ class Poller:
 
     # -- the loop
 
+    def _pressed(self) -> bool:
+        return self._sparing > 0 or self.budget.submissions_waiting > 0
+
     async def _poll_all(self) -> None:
         """Ask after one task a turn, for as long as any is followed."""
         try:
@@ -262,7 +274,7 @@ class Poller:
                 if len(self._polls) >= (1 if self._weather.failures else self._most):
                     await self._sleep(None)
                     continue
-                pressed = self.budget.submissions_waiting > 0
+                pressed = self._pressed()
                 due = self.plan.next_due(self._clock(), pressed)
                 if due is not None:
                     due = max(due, self._weather.pause_until)
@@ -276,6 +288,11 @@ class Poller:
 
     async def _take_turn(self) -> None:
         """Get a turn, and use it for what is best when it comes."""
+        if not self.budget.per_minute:  # its turn is now, unless a 429 shut the gate for all
+            turn = self.budget.request(Priority.SURE_POLL, self._user)
+            if not self._poll_soon(turn, await turn.__aenter__()):
+                await asyncio.sleep(0)
+            return
         priority = Priority.SURE_POLL if self.plan.sure(self._clock()) else Priority.SPARE_POLL
         turn = self.budget.request(priority, self._user)
         if priority is Priority.SPARE_POLL:
@@ -289,16 +306,20 @@ class Poller:
                 held = await turn.__aenter__()
         except TimeoutError:
             return
-        pressed = self.budget.submissions_waiting > 0
-        task_id = self.plan.pick(self._clock(), pressed)
-        if task_id is None:
-            held.withdraw()
+        if not self._poll_soon(turn, held):
             await turn.__aexit__(None, None, None)
             await asyncio.sleep(0)
-            return
+
+    def _poll_soon(self, turn: Any, held: Turn) -> bool:
+        """Poll for what is best now, if there is anything."""
+        task_id = self.plan.pick(self._clock(), self.budget.submissions_waiting > 0)
+        if task_id is None:
+            held.withdraw()
+            return False
         poll = asyncio.create_task(self._poll(task_id, turn))
         self._polls.add(poll)
         poll.add_done_callback(self._polled)
+        return True
 
     def _polled(self, poll: asyncio.Task[None]) -> None:
         self._polls.discard(poll)
