@@ -22,6 +22,8 @@ def estimate(
     columns: tuple[str, ...],
     templates: tuple[str, ...],
     params: tuple[str, ...],
+    as_written: bool,
+    model: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -33,7 +35,8 @@ def estimate(
     with told():
         from aio_provider.frames.estimates import estimate as work_out
 
-        result = work_out(file, kind, **mapping(columns, templates, params), **options)
+        given = mapping(kind, model, columns, templates, params, as_written=as_written)
+        result = work_out(file, kind, **given, **options)
     if as_json:
         click.echo(json.dumps(_plain(result)))
     else:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from aio_provider.api.catalog import KINDS
 from aio_provider.api.errors import AioError
+from aio_provider.cli_shared import age
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,10 +47,17 @@ def mapping_options(command: F) -> F:
             metavar="FIELD=VALUE",
             help="A constant (JSON, else text).",
         ),
+        click.option(
+            "--as-written", is_flag=True, help="Send a field that looks like a misspelling all the same."
+        ),
         click.option("--key", metavar="COLUMN", help="The column that says which job a row is."),
         click.option("--retry-failed", is_flag=True, help="Pay again for rows that failed before."),
         click.option(
-            "--on-unknown", type=click.Choice(["hold", "resubmit"]), default="hold", show_default=True
+            "--on-unknown",
+            type=click.Choice(["hold", "resubmit"]),
+            default="hold",
+            show_default=True,
+            help="Rows that an earlier run may have paid for: hold them, or send them again.",
         ),
         click.option("--base-url", help="Instead of AIO_BASE_URL."),
         click.option("--ledger", metavar="PATH|URL", help="Instead of AIO_LEDGER."),
@@ -53,30 +67,54 @@ def mapping_options(command: F) -> F:
     return command
 
 
-def mapping(columns: tuple[str, ...], templates: tuple[str, ...], params: tuple[str, ...]) -> dict[str, Any]:
-    """The options as arguments of :func:`aio_provider.generate`.
+def mapping(
+    kind: str,
+    model: str | None,
+    columns: tuple[str, ...],
+    templates: tuple[str, ...],
+    params: tuple[str, ...],
+    *,
+    as_written: bool,
+) -> dict[str, Any]:
+    """The options of :func:`mapping_options` as arguments of :func:`aio_provider.generate`.
 
-    :raises click.BadParameter: without a ``=``, or a field given twice.
+    :raises click.BadParameter: without a ``=``, a field given twice, or one that is nearly a known one.
     """
-    from aio_provider.frames.columns import template
+    from aio_provider.frames.columns import col, template
 
-    fields: dict[str, Any] = {}
-    for name, column in _pairs("--column", columns):
-        _put(fields, name, column)
-    for name, text in _pairs("--template", templates):
-        _put(fields, name, template(text))
-    constants = {name: _constant(text) for name, text in _pairs("--param", params)}
-    return {**fields, "params": constants}
+    fields: dict[str, Any] = {} if model is None else {"model": model}
+    for option, values, read in (
+        ("--column", columns, col),
+        ("--template", templates, template),
+        ("--param", params, _constant),
+    ):
+        for name, text in _pairs(option, values):
+            if name in fields:
+                raise click.BadParameter(f"the field {name!r} is given twice")
+            fields[name] = read(text)
+    if not as_written:
+        _check_spelling(kind, fields)
+    return {"model": fields.pop("model", None), "params": fields}
 
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Turn what a user can mend into one line and exit code 1."""
+    """Turn what a user can mend into one line and exit code 1, in the words of the command; warnings too."""
+    from aio_provider.frames.words import COMMAND, words
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        click.echo(f"Warning: {message}", err=True)
+
+    before = words.set(COMMAND)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            yield
     except (AioError, ValueError, TypeError, OSError) as error:
         note = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
-        raise click.ClickException(f"{error}{note}") from error
+        raise click.ClickException(f"{_message(error)}{note}") from error
+    finally:
+        words.reset(before)
 
 
 @click.command(context_settings={"show_default": True})
@@ -87,15 +125,43 @@ def told() -> Iterator[None]:
 @click.option("--prefix", default="aio_", help="Begins the names of the output columns.")
 @click.option("--max-credits", type=float, help="Submit nothing that could take the run past so many.")
 @click.option(
-    "--errors", type=click.Choice(["rows", "raise"]), default="rows", help="raise: exit 1 on bad rows."
+    "--reuse",
+    type=click.Choice(["always", "run", "never"]),
+    default="always",
+    help="Whose results count: any run's, those of the same --run-id, or none (pay anew).",
+)
+@click.option("--run-id", metavar="NAME", help="Names the run, in the ledger and for --reuse run.")
+@click.option("--refresh-urls", is_flag=True, help="Ask again for results on record (free).")
+@click.option("--deadline", callback=age, metavar="AGE", help="How long to wait for one result, such as 20m.")
+@click.option(
+    "--label", "labels", multiple=True, metavar="NAME=VALUE", help="Kept with each job, for reports."
+)
+@click.option("--requests-per-minute", type=float, help="The key's limit, polls included; 0: none.")
+@click.option("--limiter-url", metavar="URL", help="Where several machines share the key's limit.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="For one HTTP request.")
+@click.option("--allow-insecure", is_flag=True, default=None, help="Permit http:// beyond this machine.")
+@click.option(
+    "--on-server-error",
+    type=click.Choice(["hold", "retry"]),
+    help="A submission that a 5xx answered: hold it, or send it again and perhaps pay twice.",
+)
+@click.option(
+    "--errors",
+    type=click.Choice(["rows", "raise"]),
+    default="rows",
+    help="raise: send nothing when a row is bad, and exit 1 when a row has failed.",
 )
 @click.option("--quiet", "-q", is_flag=True, help="No progress, no summary.")
 def generate(
     file: str,
     kind: str,
+    model: str | None,
     columns: tuple[str, ...],
     templates: tuple[str, ...],
     params: tuple[str, ...],
+    as_written: bool,
+    labels: tuple[str, ...],
+    deadline: timedelta | None,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -105,25 +171,63 @@ def generate(
     aio generate products.csv image -m flux-2 -c prompt=caption -p aspect_ratio=16:9 -o images.parquet
 
     The key comes from AIO_API_KEY. Run again to finish what was cut short; what is paid for is kept.
+
+    Exit code: 0 when a row has its result, or there was nothing to do; 1 when no row has one.
     """  # noqa: D301 - click's own mark for a paragraph to leave alone
+    output = options["output"]
     with told():
         from aio_provider.frames.calls import generate as run
 
-        run(file, kind, progress=False if quiet else None, **mapping(columns, templates, params), **options)
+        out = run(
+            file,
+            kind,
+            progress=False if quiet else None,
+            gallery=False,
+            labels=dict(_pairs("--label", labels)),
+            deadline=None if deadline is None else deadline.total_seconds(),
+            **mapping(kind, model, columns, templates, params, as_written=as_written),
+            **options,
+        )
+    if not quiet:
+        click.echo(f"Wrote {output}: {len(out):,} row{'' if len(out) == 1 else 's'}.")
+    _fail_without_results(out, options["prefix"])
+
+
+def _fail_without_results(out: pd.DataFrame, prefix: str) -> None:
+    counts = out[f"{prefix}status"].value_counts()
+    if not counts.get("succeeded") and len(out) > counts.get("skipped", 0):
+        first = out.loc[~out[f"{prefix}status"].isin(["skipped"]), f"{prefix}error"].iloc[0]
+        raise click.ClickException(f"no row has its result; the first says: {first}")
 
 
 def _pairs(option: str, values: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     for value in values:
         name, equals, rest = value.partition("=")
         if not equals or not name.strip() or not rest:
-            raise click.BadParameter(f"{value!r} is not FIELD=…", param_hint=option)
+            form = "NAME=VALUE" if option == "--label" else "FIELD=…"
+            raise click.BadParameter(f"{value!r} is not {form}", param_hint=option)
         yield name.strip(), rest
 
 
-def _put(fields: dict[str, Any], name: str, value: Any) -> None:
-    if name in fields:
-        raise click.BadParameter(f"the field {name!r} is given twice")
-    fields[name] = value
+def _check_spelling(kind: str, fields: dict[str, Any]) -> None:
+    """A field that is one letter off would be sent, and paid for, without its effect."""
+    from aio_provider.frames.spec import known_fields
+
+    known = ["model", *known_fields(kind)]
+    for name in fields:
+        near = [] if name in known else difflib.get_close_matches(name, known, 1, cutoff=0.8)
+        if near and near[0] not in fields:
+            raise click.BadParameter(
+                f"{name!r} is no known field of {kind}: did you mean {near[0]!r}? "
+                "With --as-written it is sent all the same."
+            )
+
+
+def _message(error: Exception) -> str:
+    """An error without its number, where it is about a file."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _constant(text: str) -> Any:

@@ -1,0 +1,26 @@
+"""What several commands take: a span of time, an amount of things in words."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+import click
+
+#: seconds by unit
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def age(_: click.Context, __: click.Parameter, value: str | None) -> timedelta | None:
+    """A span of time, as a click callback: ``90d``, ``12h``, ``30m``, ``45s``."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", value)
+    if match is None:
+        raise click.BadParameter(f"{value!r}: give a number and a unit, such as 90d, 12h or 30m")
+    return timedelta(seconds=float(match[1]) * UNITS[match[2]])
+
+
+def many(count: int, thing: str) -> str:
+    """``1 job``, ``2 jobs``."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
