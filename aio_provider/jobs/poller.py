@@ -312,7 +312,7 @@ class Poller:
 
     def _poll_soon(self, turn: Any, held: Turn) -> bool:
         """Poll for what is best now, if there is anything."""
-        task_id = self.plan.pick(self._clock(), self.budget.submissions_waiting > 0)
+        task_id = self.plan.pick(self._clock(), self._pressed())
         if task_id is None:
             held.withdraw()
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -42,6 +43,7 @@ class AioBatchTrigger(BaseTrigger):
     :param chunk: the most outcomes in one event.
     :param wake_at: when to fire although tasks are still running, in seconds since 1970: say, once the rate
         budget has room for more submissions. ``None``: never.
+    :param sparing: spend fewer requests on polls: more submissions are to come, and share the limit.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class AioBatchTrigger(BaseTrigger):
         deadline: float,
         chunk: int = 500,
         wake_at: float | None = None,
+        sparing: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.aio_conn_id = aio_conn_id
@@ -59,6 +62,7 @@ class AioBatchTrigger(BaseTrigger):
         self.deadline = deadline
         self.chunk = chunk
         self.wake_at = wake_at
+        self.sparing = sparing
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments, as they are stored."""
@@ -70,6 +74,7 @@ class AioBatchTrigger(BaseTrigger):
                 "deadline": self.deadline,
                 "chunk": self.chunk,
                 "wake_at": self.wake_at,
+                "sparing": self.sparing,
             },
         )
 
@@ -130,7 +135,11 @@ class _Batch:
         if trigger.deadline <= time.time():  # it passed while nobody looked: the triggerer was down
             fire_at = time.time() + _LATE_LOOK
         left = len({task.task_id for task in self._tasks()})
-        async with aclosing(self._poller.watch_many(self._tasks(), deadline=fire_at)) as found:
+        if not left and trigger.wake_at is not None:
+            await asyncio.sleep(max(fire_at - time.time(), 0.0))
+            return WAKE
+        watch = self._poller.watch_many(self._tasks(), deadline=fire_at, sparing=trigger.sparing)
+        async with aclosing(watch) as found:
             async for aio_task_id, result in found:
                 if isinstance(result, TaskTimeoutError):
                     return WAKE if time.time() < trigger.deadline else TIMEOUT

@@ -43,6 +43,7 @@ def test_what_is_stored() -> None:
         "deadline": 1795340900.5,
         "chunk": 500,
         "wake_at": None,
+        "sparing": False,
     }
     path, arguments = trigger(group, deadline=1795340900.5).serialize()
     assert (path, arguments) == ("aio_provider.triggers.aio.AioBatchTrigger", stored)
@@ -62,6 +63,13 @@ def test_all_of_several_models(aio_sandbox_env: Sandbox) -> None:
 
 def test_nothing_to_wait_for(aio_sandbox_env: Sandbox) -> None:
     assert fire(trigger()) == {"status": "done", "outcomes": [], "pending": 0}
+
+
+def test_nothing_to_wait_for_but_the_next_wave(aio_sandbox_env: Sandbox) -> None:
+    wake_at = time.time() + 0.2
+    event = fire(trigger(wake_at=wake_at))
+    assert event == {"status": "wake", "outcomes": [], "pending": 0}
+    assert time.time() >= wake_at
 
 
 def test_chunks(aio_sandbox_env: Sandbox) -> None:

@@ -333,6 +333,26 @@ def test_many_tasks_each_with_its_own_end() -> None:
     run(main())
 
 
+def test_many_tasks_and_submissions_elsewhere() -> None:
+    """Ten tasks for which there are requests enough: sparingly, far fewer polls."""
+
+    async def polls(*, sparing: bool) -> int:
+        start = virtual.clock()
+        names = [f"t{n}" for n in range(10)]
+        service = Service(**{name: done_at(start + 6 + n / 10) for n, name in enumerate(names)})
+        poller = poller_of(service)
+        tasks = [Accepted(name, "image", "m", start) for name in names]
+        assert len([item async for item in poller.watch_many(tasks, sparing=sparing)]) == 10
+        await poller.aclose()
+        return len(service.asked)
+
+    async def main() -> None:
+        lavish, sparing = await polls(sparing=False), await polls(sparing=True)
+        assert sparing <= 20 < 0.7 * lavish
+
+    run(main())
+
+
 def test_many_tasks_and_a_refused_key() -> None:
     service = Service(a=done_at(1), b=lambda now: AuthenticationError("no"))
 
