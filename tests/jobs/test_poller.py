@@ -340,7 +340,7 @@ def test_many_tasks_and_submissions_elsewhere() -> None:
         start = virtual.clock()
         names = [f"t{n}" for n in range(10)]
         service = Service(**{name: done_at(start + 6 + n / 10) for n, name in enumerate(names)})
-        poller = poller_of(service)
+        poller = poller_of(service, 600)
         tasks = [Accepted(name, "image", "m", start) for name in names]
         assert len([item async for item in poller.watch_many(tasks, sparing=sparing)]) == 10
         await poller.aclose()
