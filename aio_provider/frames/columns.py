@@ -10,6 +10,8 @@ from decimal import Decimal
 from string import Formatter
 from typing import Any
 
+from aio_provider.frames.words import words
+
 Getter = Callable[[Hashable], Any]
 """Gives the value of one column in the current row, as a plain Python value (``None`` for null)."""
 
@@ -132,28 +134,25 @@ def template(text: str) -> Template:
         raise TypeError(
             f"aio.template takes a text such as 'A photo of {{product}}', not {type(text).__name__}."
         )
+    what = words.get().quoting(text)
     try:
         pieces = list(Formatter().parse(text))
     except ValueError as error:
-        raise ValueError(
-            f"aio.template({text!r}): {error}. Write {{{{ and }}}} for literal braces."
-        ) from error
+        raise ValueError(f"{what}: {error}. Write {{{{ and }}}} for literal braces.") from error
     names: list[str] = []
     for _, name, spec, conversion in pieces:
         if name is None:
             continue
         if not name:
-            raise ValueError(
-                f"aio.template({text!r}): a pair of braces is empty; name a column, as in {{product}}."
-            )
+            raise ValueError(f"{what}: a pair of braces is empty; name a column, as in {{product}}.")
         if spec and "{" in spec:
-            raise ValueError(f"aio.template({text!r}): the format of {name!r} cannot quote another column.")
+            raise ValueError(f"{what}: the format of {name!r} cannot quote another column.")
         if conversion not in _CONVERSIONS:
-            raise ValueError(f"aio.template({text!r}): unknown conversion !{conversion} of {name!r}.")
+            raise ValueError(f"{what}: unknown conversion !{conversion} of {name!r}.")
         if name not in names:
             names.append(name)
     if not names:
-        raise ValueError(f"aio.template({text!r}) quotes no column; for a constant text use aio.lit(...).")
+        raise ValueError(f"{what} quotes no column; for a constant text use {words.get().text}.")
     return Template(text, tuple(names))
 
 

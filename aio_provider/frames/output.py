@@ -50,7 +50,7 @@ class Output:
         if not url.lower().endswith(_SUFFIXES):
             raise ConfigurationError(
                 f"output={url!r}: the result is written as Parquet, so the name must end in .parquet. "
-                "For another format, leave output out and write the returned DataFrame (out.to_csv(...))."
+                f"{words.get().other_format}"
             )
         return cls(url, prefix)
 

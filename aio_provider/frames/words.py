@@ -15,6 +15,8 @@ class Words:
     :param column: a field from a column.
     :param template: a field from a text.
     :param constant: a field that is the same in every row.
+    :param quoting: a template itself, and ``text`` what to use instead where it is a constant.
+    :param other_format: what to do for a result that is no Parquet file.
     :param rest: where the rows are once a call has failed.
     """
 
@@ -22,6 +24,9 @@ class Words:
     column: Callable[[str, str], str]
     template: Callable[[str, str], str]
     constant: Callable[[str, object], str]
+    quoting: Callable[[str], str]
+    text: str
+    other_format: str
     rest: str
 
 
@@ -35,6 +40,9 @@ PYTHON = Words(
     column=lambda name, column: f'{name}="{column}"',
     template=lambda name, text: f'{name}=aio.template("{text}")',
     constant=lambda name, value: f"{name}=aio.lit({value!r}) or params={{{name!r}: {value!r}}}",
+    quoting=lambda text: f"aio.template({text!r})",
+    text="aio.lit(...)",
+    other_format="For another format, leave output out and write the returned DataFrame (out.to_csv(...)).",
     rest="All rows are in this exception's .frame.",
 )
 COMMAND = Words(
@@ -42,6 +50,9 @@ COMMAND = Words(
     column=lambda name, column: f"-c {name}={column}",
     template=lambda name, text: f'-t "{name}={text}"',
     constant=lambda name, value: f"-p {name}={_quoted(value)}",
+    quoting=lambda text: f"--template {text!r}",
+    text="-p FIELD=TEXT",
+    other_format="pandas and DuckDB convert it to any other format.",
     rest="All rows are in the output file.",
 )
 

@@ -91,3 +91,111 @@ def test_errors_raise_is_exit_code_1(aio_sandbox_env: Sandbox, table: Path, tmp_
     )
     assert result.exit_code == 1
     assert "1 of 2 rows did not succeed" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["image", "-c", "prompt=captoin"], "For a constant, write -p prompt=captoin."),
+        (["image"], '(-c prompt=caption) or write a text about columns (-t "prompt=A photo of {product}")'),
+        (["remove_background"], "(-c image=photo_url)"),
+        (["image", "-c", "prompt=caption", "--reuse", "run"], "--reuse run needs --run-id ..."),
+        (["image", "-c", "prompt=caption", "--key", "skew"], "Did you mean 'sku'?"),
+        (["image", "-t", "prompt=a chair"], "for a constant text use -p FIELD=TEXT"),
+        (["image", "-t", "prompt={} chair"], "name a column, as in {product}"),
+    ],
+)
+def test_a_message_speaks_the_words_of_the_command(
+    aio_sandbox_env: Sandbox, table: Path, tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    result = run("generate", table, *arguments, "-o", tmp_path / "out.parquet")
+    assert result.exit_code == 1
+    assert says in result.output
+    assert "aio." not in result.output and "params=" not in result.output
+    assert aio_sandbox_env.requests.get("requests", 0) == 0
+
+
+def test_what_is_there_already_is_kept_unless_an_option_says_so(
+    aio_sandbox_env: Sandbox, table: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.parquet"
+    generate = ["generate", table, "image", "-o", out, "-c"]
+    result = run(*generate, "prompt=caption")
+    assert f"Wrote {out}: 2 rows." in result.output
+    refused = run(*generate, "prompt=sku")
+    assert "Pass --overwrite to replace it" in refused.output
+    assert (
+        "Pass --overwrite-columns to allow it"
+        in run("generate", out, "image", "-c", "prompt=caption", "-o", tmp_path / "two.parquet").output
+    )
+    assert len(aio_sandbox_env.submissions) == 2
+
+
+def test_a_missing_file_is_named_without_a_number(tmp_path: Path) -> None:
+    said = run(
+        "generate", tmp_path / "nowhere.csv", "image", "-c", "prompt=x", "-o", tmp_path / "o.parquet"
+    ).output
+    assert said == f"Error: {tmp_path / 'nowhere.csv'}: No such file or directory\n"
+
+
+@pytest.mark.aio_sandbox(faults=["failed"])
+def test_a_run_without_any_result_is_exit_code_1(
+    aio_sandbox_env: Sandbox, table: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.parquet"
+    result = run("generate", table, "image", "-c", "prompt=caption", "-o", out)
+    assert result.exit_code == 1
+    assert f"Wrote {out}" in result.output and "no row has its result; the first says: " in result.output
+
+
+@pytest.mark.aio_sandbox(faults=["failed@1"])
+def test_one_result_of_two_is_exit_code_0(aio_sandbox_env: Sandbox, table: Path, tmp_path: Path) -> None:
+    assert (
+        run("generate", table, "image", "-c", "prompt=caption", "-o", tmp_path / "o.parquet").exit_code == 0
+    )
+
+
+def test_a_field_that_is_nearly_a_known_one_is_refused_before_it_is_paid_for(
+    aio_sandbox_env: Sandbox, table: Path, tmp_path: Path
+) -> None:
+    call = [
+        "generate",
+        table,
+        "image",
+        "-c",
+        "prompt=caption",
+        "-p",
+        "aspect_rato=16:9",
+        "-o",
+        tmp_path / "o.parquet",
+    ]
+    result = run(*call)
+    assert (result.exit_code, len(aio_sandbox_env.submissions)) == (2, 0)
+    assert "did you mean 'aspect_ratio'?" in result.output
+    sent = run(*call, "--as-written")
+    assert sent.output.count("Warning: ") == 1 and "site-packages" not in sent.output
+    assert aio_sandbox_env.submissions[0].body["aspect_rato"] == "16:9"
+
+
+def test_everything_about_a_run_is_an_option(aio_sandbox_env: Sandbox, table: Path, tmp_path: Path) -> None:
+    import inspect
+
+    from aio_provider.cli_generate import generate as command
+    from aio_provider.frames.calls import generate
+
+    # Rows and mapping are FILE, KIND, -c, -t and -p; a key in a command line would be in its history.
+    elsewhere = {"source", "kind", "params", "fields", "progress", "gallery", "api_key"}
+    options = {parameter.name for parameter in command.params}
+    assert set(inspect.signature(generate).parameters) - elsewhere <= options
+
+    out = tmp_path / "out.parquet"
+    call = ["generate", table, "image", "-c", "prompt=caption", "-c", "model=kind", "-o", out, "--key", "sku"]
+    call += ["--reuse", "run", "--run-id", "monday", "--label", "team=shop", "--deadline", "5m"]
+    pd.read_csv(table).assign(kind=["flux-2", "imagen4-ultra"]).to_csv(table, index=False)
+    assert run(*call).exit_code == 0
+    assert [one.model for one in aio_sandbox_env.submissions] == ["flux-2", "imagen4-ultra"]
+    assert "2 reused" in run(*call, "--refresh-urls").output
+    assert "2 reused" not in run(*call, "--run-id", "tuesday", "--overwrite").output
+    shown = run("ledger", "show", "--state", "succeeded", "--json").output.splitlines()
+    assert {json.loads(line)["labels"]["team"] for line in shown} == {"shop"}
+    assert "NAME=VALUE" in run(*call, "--label", "team").output
