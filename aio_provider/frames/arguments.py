@@ -14,7 +14,7 @@ import pandas as pd
 from aio_provider.api.errors import ConfigurationError, InvalidRequestError
 from aio_provider.frames.columns import plain
 from aio_provider.frames.gallery import DEFAULT_ROWS
-from aio_provider.frames.run import Options
+from aio_provider.frames.options import Options
 from aio_provider.frames.schema import DEFAULT_PREFIX, column_names
 from aio_provider.frames.spec import no_column
 from aio_provider.frames.words import words

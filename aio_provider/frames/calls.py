@@ -11,8 +11,8 @@ from typing import Any, Literal
 import pandas as pd
 
 from aio_provider.frames.columns import Expression
+from aio_provider.frames.options import Reuse
 from aio_provider.frames.prepared import prepare
-from aio_provider.frames.run import Reuse
 from aio_provider.frames.schema import DEFAULT_PREFIX
 
 

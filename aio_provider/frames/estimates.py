@@ -18,8 +18,9 @@ from aio_provider.frames.accessor import register
 from aio_provider.frames.arguments import check_options, check_settings
 from aio_provider.frames.calls import generate
 from aio_provider.frames.columns import Expression
+from aio_provider.frames.options import Options, Reuse
 from aio_provider.frames.progress import in_credits
-from aio_provider.frames.run import Options, Reuse, Run
+from aio_provider.frames.run import Run
 from aio_provider.frames.source import read_source
 from aio_provider.frames.spec import make_spec
 from aio_provider.jobs.budget import estimate as estimate_jobs

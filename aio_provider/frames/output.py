@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import fsspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aio_provider.api.errors import ConfigurationError
+from aio_provider.frames.places import is_local, locate, to_disk
 from aio_provider.frames.schema import SCHEMA_VERSION, fix_types
 from aio_provider.frames.words import words
 
@@ -65,13 +65,10 @@ class Output:
         :raises ConfigurationError: a column that Parquet cannot hold.
         """
         arrow_input(frame)
-        fs, path = self._place()
-        if fs.isdir(path):
-            raise IsADirectoryError(f"output={self.url!r} is a folder; give a file's name.")
-        if fs.exists(path) and not overwrite:
-            self._check_same_call(fs, path, call)
+        self.present(call, overwrite=overwrite)
+        fs, path = locate(self.url)
         parent = fs._parent(path)
-        if _is_local(fs) and not Path(parent).is_dir():
+        if is_local(fs) and not Path(parent).is_dir():
             raise FileNotFoundError(
                 f"output={self.url!r}: the folder {parent!r} does not exist; make it first."
             )
@@ -82,6 +79,25 @@ class Output:
         except OSError as error:
             raise type(error)(f"output={self.url!r} cannot be written: {error}") from error
 
+    def present(self, call: str, *, overwrite: bool) -> dict[str, Any] | None:
+        """The note of the file that is there; ``None`` where there is none, or not one of ours.
+
+        :raises FileExistsError: there is a file, it is not this same call's, and ``overwrite`` is not given.
+        """
+        fs, path = locate(self.url)
+        if fs.isdir(path):
+            raise IsADirectoryError(f"output={self.url!r} is a folder; give a file's name.")
+        if not fs.exists(path):
+            return None
+        found = self._note(fs, path)
+        if not overwrite and (found is None or found.get("call") != call):
+            whose = "is not a result of aio.generate" if found is None else "holds the result of another call"
+            raise FileExistsError(
+                f"output={self.url!r} exists and {whose}. "
+                f"Pass {words.get().argument('overwrite', True)} to replace it, or give another name."
+            )
+        return found
+
     def write(self, frame: pd.DataFrame, note: Mapping[str, Any]) -> None:
         """Write the frame under a temporary name, then rename: a reader finds the old file or the new one.
 
@@ -91,13 +107,13 @@ class Output:
         table = fix_types(arrow_input(frame), self.prefix)
         text = json.dumps({"schema_version": SCHEMA_VERSION, **note}, sort_keys=True)
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA_KEY: text.encode()})
-        fs, path = self._place()
+        fs, path = locate(self.url)
         temporary = self._temporary(path)
         try:
             with fs.open(temporary, "wb") as file:
                 pq.write_table(table, file)
-            if _is_local(fs):
-                _to_disk(temporary)
+            if is_local(fs):
+                to_disk(temporary)
                 Path(temporary).replace(path)
             else:
                 fs.mv(temporary, path)
@@ -108,7 +124,7 @@ class Output:
 
     def succeeded(self) -> int:
         """How many rows of the file that is there have their result, by its own note."""
-        fs, path = self._place()
+        fs, path = locate(self.url)
         note = self._note(fs, path) if fs.exists(path) else None
         return int((note or {}).get("totals", {}).get("statuses", {}).get("succeeded", 0))
 
@@ -118,19 +134,6 @@ class Output:
                 return read_note(file)
         except (pa.ArrowException, OSError, ValueError):
             return None  # not a Parquet file, so not ours
-
-    def _check_same_call(self, fs: Any, path: str, call: str) -> None:
-        found = self._note(fs, path)
-        if found is None or found.get("call") != call:
-            whose = "is not a result of aio.generate" if found is None else "holds the result of another call"
-            raise FileExistsError(
-                f"output={self.url!r} exists and {whose}. "
-                f"Pass {words.get().argument('overwrite', True)} to replace it, or give another name."
-            )
-
-    def _place(self) -> tuple[Any, str]:
-        fs, path = fsspec.core.url_to_fs(self.url)
-        return fs, str(Path(path).absolute()) if _is_local(fs) else path
 
     def _temporary(self, path: str) -> str:
         folder, _, name = path.rpartition("/")
@@ -159,13 +162,3 @@ def read_note(file: Any) -> dict[str, Any] | None:
     text = (pq.read_schema(file).metadata or {}).get(METADATA_KEY)
     note = None if text is None else json.loads(text)
     return note if isinstance(note, dict) else None
-
-
-def _is_local(fs: Any) -> bool:
-    return type(fs).__name__ == "LocalFileSystem"
-
-
-def _to_disk(path: str) -> None:
-    # without this a power cut after the rename can leave the new name with nothing in it
-    with Path(path).open("rb") as file:
-        os.fsync(file.fileno())

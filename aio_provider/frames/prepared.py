@@ -19,9 +19,10 @@ from aio_provider.frames.accessor import register
 from aio_provider.frames.columns import plain
 from aio_provider.frames.gallery import display_result
 from aio_provider.frames.loop import run_blocking
+from aio_provider.frames.options import Options
 from aio_provider.frames.output import Output
 from aio_provider.frames.progress import View, make_view
-from aio_provider.frames.run import Options, Run
+from aio_provider.frames.run import Run
 from aio_provider.frames.source import read_source
 from aio_provider.frames.spec import RequestSpec, make_spec
 from aio_provider.frames.words import words

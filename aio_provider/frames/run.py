@@ -8,16 +8,17 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
 from aio_provider.api.client import AsyncAioClient
 from aio_provider.frames.columns import plain
+from aio_provider.frames.options import Options
 from aio_provider.frames.progress import View, clock, in_credits
 from aio_provider.frames.schema import RowResult, column_names, result_columns
 from aio_provider.frames.spec import Invalid, Nothing, RequestSpec
@@ -30,26 +31,6 @@ from aio_provider.jobs.runner import Progress, Runner
 if TYPE_CHECKING:
     from aio_provider.api.requests import GenerationRequest
     from aio_provider.jobs.settings import Settings
-
-Reuse = Literal["always", "run", "never"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """The arguments of a call that say how to run it; each is described at :func:`generate`."""
-
-    key: Any = None
-    prefix: str = "aio_"
-    max_credits: float | None = None
-    on_unknown: Literal["hold", "resubmit"] = "hold"
-    retry_failed: bool = False
-    refresh_urls: bool = False
-    reuse: Reuse = "always"
-    run_id: str = ""
-    deadline: float | None = None
-    #: of a batch that ends in a file, only its end counts
-    prefer: Literal["results", "finish"] = "results"
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass

@@ -120,6 +120,23 @@ def fix_types(table: pa.Table, prefix: str = DEFAULT_PREFIX) -> pa.Table:
     return table.replace_schema_metadata(metadata)
 
 
+def with_results(table: pa.Table, results: Iterable[RowResult], prefix: str = DEFAULT_PREFIX) -> pa.Table:
+    """An Arrow table of input rows with the output columns; any of the same names are replaced.
+
+    :param results: one for each row, in order.
+    """
+    rows = list(results)
+    names = set(column_names(prefix))
+    out = table.select([name for name in table.schema.names if name not in names])
+    for field in arrow_schema(prefix):
+        name = field.name[len(prefix) :]
+        values = [getattr(row, name) for row in rows]
+        if name == "urls":
+            values = [value or None for value in values]
+        out = out.append_column(field, pa.array(values, field.type))
+    return out
+
+
 def _series(values: list[Any], name: str, index: pd.Index[Any]) -> pd.Series[Any]:
     kind = FIELDS[name]
     if name == "urls":

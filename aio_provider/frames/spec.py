@@ -26,6 +26,7 @@ from aio_provider.frames.words import words
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 #: fields that say what to make; a row where they are null has nothing to do
 _PROMPTS: Final = frozenset({"prompt", "text", "dialogue", "messages", "gpt_description_prompt", "lyrics"})
@@ -114,10 +115,10 @@ class RequestSpec:
                 field=first.error.field,
             ) from first.error
 
-    def requests(self, frame: pd.DataFrame) -> Iterator[GenerationRequest | Nothing | Invalid]:
+    def requests(self, rows: pd.DataFrame | pa.Table) -> Iterator[GenerationRequest | Nothing | Invalid]:
         """One item for each row, in order; built as they are asked for."""
-        columns = {name: frame[name].tolist() for name in self.columns}
-        for position in range(len(frame)):
+        columns = {name: cells(rows, name) for name in self.columns}
+        for position in range(len(rows)):
             yield self._request({name: plain(values[position]) for name, values in columns.items()})
 
     def _request(self, row: Mapping[Hashable, Any]) -> GenerationRequest | Nothing | Invalid:
@@ -164,6 +165,13 @@ class RequestSpec:
     def _params(self, row: Mapping[Hashable, Any]) -> dict[str, Any]:
         pairs = ((name, nested_value(value, row.__getitem__)) for name, value in self.fields.items())
         return {name: value for name, value in pairs if value is not None}
+
+
+def cells(rows: pd.DataFrame | pa.Table, name: Hashable) -> list[Any]:
+    """A column's values as Python has them."""
+    column: Any = rows[name]
+    values: list[Any] = column.to_pylist() if hasattr(column, "to_pylist") else column.tolist()
+    return values
 
 
 def make_spec(

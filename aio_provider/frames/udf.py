@@ -22,7 +22,7 @@ import pyarrow as pa
 from aio_provider.api.errors import ConfigurationError
 from aio_provider.frames.arguments import check_prefix
 from aio_provider.frames.calls import generate
-from aio_provider.frames.schema import DEFAULT_PREFIX, FIELDS, column_names, fix_types
+from aio_provider.frames.schema import DEFAULT_PREFIX, FIELDS, arrow_schema, column_names, fix_types
 from aio_provider.frames.spec import make_spec
 
 Batch = TypeVar("Batch", pd.DataFrame, pa.Table)
@@ -95,6 +95,15 @@ class BatchFunction:
         given = [f"`{field.name}` {field.dataType.simpleString()}" for field in schema.fields]
         made = {name: _SPARK.get(name, "timestamp" if name.endswith("_at") else "string") for name in FIELDS}
         return ", ".join([*given, *(f"`{self.prefix}{name}` {kind}" for name, kind in made.items())])
+
+    def arrow_schema(self, schema: pa.Schema) -> pa.Schema:
+        """The schema of the result, for a writer that cannot infer it (Dask's ``to_parquet(schema=)``).
+
+        :param schema: of the input.
+        """
+        made = arrow_schema(self.prefix)
+        kept = [field for field in schema if field.name not in made.names]
+        return pa.schema([*kept, *made])
 
     def _generate(self, frame: pd.DataFrame) -> pd.DataFrame:
         return generate(frame, self.kind, progress=False, gallery=False, **self.arguments)

@@ -196,6 +196,6 @@ def test_everything_about_a_run_is_an_option(aio_sandbox_env: Sandbox, table: Pa
     assert [one.model for one in aio_sandbox_env.submissions] == ["flux-2", "imagen4-ultra"]
     assert "2 reused" in run(*call, "--refresh-urls").output
     assert "2 reused" not in run(*call, "--run-id", "tuesday", "--overwrite").output
-    shown = run("ledger", "show", "--state", "succeeded", "--json").output.splitlines()
-    assert {json.loads(line)["labels"]["team"] for line in shown} == {"shop"}
+    shown = run("ledger", "show", "--state", "succeeded", "--json").output
+    assert {job["labels"]["team"] for job in json.loads(shown)} == {"shop"}
     assert "NAME=VALUE" in run(*call, "--label", "team").output

@@ -544,7 +544,7 @@ def test_a_disk_that_fills_up_keeps_its_type_and_carries_the_frame(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("aio_provider.frames.output._to_disk", full)
+    monkeypatch.setattr("aio_provider.frames.output.to_disk", full)
     with pytest.raises(OSError, match="No space") as caught:
         generate(frame(2), prompt="caption", output=tmp_path / "out.parquet")
     assert statuses(caught.value.frame) == ["succeeded"] * 2  # type: ignore[attr-defined]

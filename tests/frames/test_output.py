@@ -88,7 +88,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(output_module, "_to_disk", full)
+    monkeypatch.setattr(output_module, "to_disk", full)
     with pytest.raises(OSError, match="No space"):
         at(path).write(RESULT, {"call": "two"})
     assert [one.name for one in tmp_path.iterdir()] == ["out.parquet"]

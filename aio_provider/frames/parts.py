@@ -1,0 +1,267 @@
+"""A stretch of the input and what its rows got, and which job each row is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from aio_provider.frames.columns import plain
+from aio_provider.frames.options import Options
+from aio_provider.frames.schema import RowResult
+from aio_provider.frames.spec import Invalid, Nothing, RequestSpec, cells
+from aio_provider.jobs.job import Job, job_key, keyed
+from aio_provider.jobs.ledger import Entry, JobState
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: what a row is called when its job is in this state and nobody works at it
+_STATUS = {
+    JobState.PLANNED: "not_submitted",
+    JobState.INTENDED: "unknown",
+    JobState.ACCEPTED: "pending",
+}
+_ENDED = frozenset({"succeeded", "failed", "expired", "skipped"})
+
+
+@dataclass(frozen=True, slots=True)
+class RowJob(Job):
+    """A job that knows its row."""
+
+    part: Part | None = None
+    row: int = 0
+
+
+class Part:
+    """Some rows that follow each other, held until each has its result.
+
+    :param number: counted from 0; ``start``: rows before it.
+    """
+
+    def __init__(self, number: int, start: int, rows: pd.DataFrame | pa.Table) -> None:
+        self.number = number
+        self.start = start
+        self.rows = rows
+        self.results: list[RowResult | None] = [None] * len(rows)
+        #: row → key of its job
+        self.keys: dict[int, str] = {}
+        #: rows that share the job of an earlier row
+        self.copies: dict[int, str] = {}
+        #: rows whose job ended while this run watched
+        self.fresh: list[int] = []
+        #: rows whose job is still to end
+        self.open = 0
+        #: every row has been looked at
+        self.fed = False
+        #: of the input rows
+        self.digest = ""
+
+    def settle(self, row: int, result: RowResult) -> None:
+        """The result of a row that has no job."""
+        self.results[row] = result
+
+    def take(self, row: int, result: RowResult) -> None:
+        """The result of a row's job."""
+        self.results[row] = result
+        self.open -= 1
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more will come."""
+        return self.fed and self.open == 0
+
+    def wanting(self) -> dict[str, list[int]]:
+        """Keys of the rows that have no end yet, with their rows."""
+        wanted: dict[str, list[int]] = {}
+        for row, key in (self.keys | self.copies).items():
+            result = self.results[row]
+            if result is None or result.status not in _ENDED:
+                wanted.setdefault(key, []).append(row)
+        return wanted
+
+    def copy_within(self) -> list[str]:
+        """Give rows that share a job of this very part its result; the keys that are another part's."""
+        if not self.copies:
+            return []
+        own = {key: row for row, key in self.keys.items()}
+        for row, key in self.copies.items():
+            if key in own:
+                self.results[row] = self.results[own[key]]
+        return [key for key in self.copies.values() if key not in own]
+
+    def look_up(self, entries: dict[str, Entry]) -> None:
+        """Take what the record says of rows without an end."""
+        for key, rows in self.wanting().items():
+            if key in entries:
+                for row in rows:
+                    self.results[row] = recorded(entries[key], self.results[row])
+
+    def take_times(self, entries: dict[str, Entry]) -> None:
+        """Give rows that ended in this run the times of the record, so that a re-run gives the same."""
+        for row in self.fresh:
+            entry, result = entries.get(self.keys[row]), self.results[row]
+            if entry is None or result is None:
+                continue
+            if result.status == entry.state and result.task_id == entry.task_id:
+                self.results[row] = replace(
+                    result, submitted_at=entry.submitted_at, finished_at=entry.finished_at
+                )
+
+    def filled(self) -> list[RowResult]:
+        """A result for every row; what nobody reached is ``not_submitted``."""
+        return [_NOT_REACHED if result is None else result for result in self.results]
+
+    def statuses(self) -> Counter[str]:
+        """How many rows have which status."""
+        return Counter("not_submitted" if one is None else one.status for one in self.results)
+
+    def failures(self) -> Iterator[tuple[int, RowResult]]:
+        """Rows of this part that failed, expired or are held."""
+        for row, result in enumerate(self.results):
+            if result is not None and result.status in ("failed", "expired", "unknown"):
+                yield row, result
+
+
+_NOT_REACHED = RowResult(
+    "not_submitted", error="The run stopped before this row was sent; nothing was spent on it."
+)
+
+
+def recorded(entry: Entry, told: RowResult | None) -> RowResult:
+    """A row's result as the record has it."""
+    return RowResult(
+        status=_STATUS.get(entry.state, str(entry.state)),
+        urls=entry.urls,
+        text=entry.text,
+        credits=entry.credits,
+        task_id=entry.task_id,
+        error=entry.error
+        or (
+            told.error
+            if told is not None
+            else None
+            if entry.state is JobState.SUCCEEDED
+            else "The run stopped before this row was done."
+        ),
+        model=entry.model,
+        submitted_at=entry.submitted_at,
+        finished_at=entry.finished_at,
+    )
+
+
+class Naming:
+    """Says which job each row is, over all parts in their order.
+
+    A row's content names its job, and the n-th equal row is a job of its own; or a key column does, and rows
+    with the same key and content share one job. What was seen is kept in a temporary file, so that memory
+    does not grow with rows.
+
+    :param scope: base URL of the service.
+    """
+
+    def __init__(self, spec: RequestSpec, options: Options, scope: str, run_id: str) -> None:
+        self._spec = spec
+        self._options = options
+        self._scope = scope
+        self._run_id = run_id
+        self._labels = {"run_id": run_id, **options.labels}
+        self._seen = _Seen()
+        # The call's shape keeps two calls over one key column apart (two models, say): each has its own job
+        # for a row, and going back to the first finds its results. The run's id does so for runs.
+        shape = hashlib.sha256(json.dumps(spec.describe(), sort_keys=True).encode()).hexdigest()
+        self._namespace = shape if options.reuse == "always" else f"{shape}:run:{run_id}"
+
+    def jobs(self, part: Part) -> Iterator[RowJob]:
+        """A job for each row that has something to do; the other rows get their result here."""
+        keys = None if self._options.key is None else cells(part.rows, self._options.key)
+        for row, item in enumerate(self._spec.requests(part.rows)):
+            if isinstance(item, Nothing):
+                part.settle(row, RowResult("skipped", error=item.reason))
+                continue
+            if isinstance(item, Invalid):
+                part.settle(row, RowResult("failed", error=str(item.error)))
+                continue
+            mark = bytes.fromhex(item.fingerprint[:32])
+            if keys is None:
+                key = self._content_key(item, self._seen.count(mark))
+            else:
+                value = plain(keys[row])
+                if value is None:
+                    why = f"The key column {self._options.key!r} is null in this row; nothing was sent."
+                    part.settle(row, RowResult("failed", error=why))
+                    continue
+                key = keyed(value, self._spec.kind, scope=self._scope, namespace=self._namespace)
+                first, known = self._seen.first(bytes.fromhex(key[:32]), part.start + row, mark)
+                if first != part.start + row:
+                    self._share(part, row, key, first, same=known == mark, value=value)
+                    continue
+            part.keys[row] = key
+            part.open += 1
+            yield RowJob(key, item, self._labels, None, part, row)
+        part.fed = True
+
+    def note(self, part: Part) -> None:
+        """Count a part's rows for the sake of later ones."""
+        for _ in self.jobs(part):
+            pass
+
+    def close(self) -> None:
+        """Drop what was seen."""
+        self._seen.close()
+
+    def _content_key(self, request: Any, occurrence: int) -> str:
+        if self._options.reuse == "always":
+            return job_key(request, occurrence, scope=self._scope)
+        name = f"{request.fingerprint}:{occurrence}"
+        return keyed(name, self._spec.kind, scope=self._scope, namespace=f"run:{self._run_id}")
+
+    def _share(self, part: Part, row: int, key: str, first: int, *, same: bool, value: object) -> None:
+        if same:
+            part.copies[row] = key
+            return
+        why = (
+            f"Key {value!r} is also the key of row {first} (counted from 0), which asks for something else; "
+            "make the keys unique, or leave key= out."
+        )
+        part.settle(row, RowResult("failed", error=why))
+
+
+class _Seen:
+    """What came before, in a temporary database that spills to disk and goes with the process."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._db.executescript(
+            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-16000;"
+            "CREATE TABLE seen (name BLOB PRIMARY KEY, number INTEGER, mark BLOB) WITHOUT ROWID; BEGIN"
+        )
+        self._execute = self._db.execute
+
+    def count(self, name: bytes) -> int:
+        """How often this came before."""
+        try:
+            self._execute("INSERT INTO seen VALUES (?, 1, NULL)", (name,))
+        except sqlite3.IntegrityError:
+            (number,) = self._execute("SELECT number FROM seen WHERE name = ?", (name,)).fetchone()
+            self._execute("UPDATE seen SET number = number + 1 WHERE name = ?", (name,))
+            return int(number)
+        return 0
+
+    def first(self, name: bytes, number: int, mark: bytes) -> tuple[int, bytes]:
+        """Number and mark of the first that had this name: these, if it is new."""
+        try:
+            self._execute("INSERT INTO seen VALUES (?, ?, ?)", (name, number, mark))
+        except sqlite3.IntegrityError:
+            found = self._execute("SELECT number, mark FROM seen WHERE name = ?", (name,)).fetchone()
+            return int(found[0]), bytes(found[1])
+        return number, mark
+
+    def close(self) -> None:
+        self._db.close()

@@ -1,0 +1,202 @@
+"""Rows a stretch at a time: from files, globs, folders, datasets and iterators, never all of them at once.
+
+Everything that can be wrong with an input is looked for when it is opened, before anything is spent: the
+footer of every Parquet file, and every line of a CSV or JSON-lines file, whose types it takes all of it to
+know.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, TypeAlias
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from aio_provider.frames.files import Files, file_error, find_files, read_csv, read_json_lines
+
+#: rows read from a file at once
+_ROWS = 5_000
+
+#: what :func:`open_scan` takes
+Source: TypeAlias = (
+    str
+    | os.PathLike[str]
+    | Sequence[str | os.PathLike[str]]
+    | ds.Dataset
+    | pa.Table
+    | pd.DataFrame
+    | Iterable[pa.RecordBatch | pa.Table | pd.DataFrame]
+)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """An input that has been looked at and can be read.
+
+    :param name: for messages.
+    :param schema: of every stretch.
+    :param total: rows, where that is known.
+    :param size: bytes on disk, about; 0 where that is not known.
+    :param repeatable: can be read more than once.
+    """
+
+    name: str
+    schema: pa.Schema
+    total: int | None
+    size: int
+    batches: Callable[[], Iterator[pa.RecordBatch | pa.Table]]
+    repeatable: bool = True
+
+    def tables(self, rows: int) -> Iterator[pa.Table]:
+        """The rows in order, ``rows`` at a time; the last table may have fewer.
+
+        :raises ValueError: a file is damaged, or a batch does not have the columns of the first.
+        """
+        waiting: list[pa.Table] = []
+        count = 0
+        for batch in self.batches():
+            table = pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
+            while table.num_rows:
+                some = table.slice(0, rows - count)
+                table = table.slice(some.num_rows)
+                waiting.append(some)
+                count += some.num_rows
+                if count == rows:
+                    yield pa.concat_tables(waiting).combine_chunks()
+                    waiting, count = [], 0
+        if count:
+            yield pa.concat_tables(waiting).combine_chunks()
+
+
+def open_scan(source: Source) -> Scan:
+    """Look at an input.
+
+    :param source: the path, glob, folder or fsspec URL of Parquet, CSV or JSON-lines files (or several of
+        them), a ``pyarrow.dataset.Dataset``, a table, or an iterator of tables, record batches or DataFrames.
+    :raises TypeError: something else.
+    :raises FileNotFoundError, PermissionError: no such file, or it may not be read.
+    :raises ValueError: a damaged file, files with different columns or kinds, columns that are not unique, or
+        no rows at all.
+    """
+    if isinstance(source, str | os.PathLike):
+        scan = _of_files(find_files([source]))
+    elif isinstance(source, ds.Dataset):
+        scan = _of_dataset(source, "the dataset")
+    elif isinstance(source, pa.Table):
+        scan = Scan("the table", source.schema, source.num_rows, source.nbytes, lambda: iter([source]))
+    elif (
+        isinstance(source, list | tuple) and source and all(isinstance(x, str | os.PathLike) for x in source)
+    ):
+        scan = _of_files(find_files(source))
+    elif isinstance(source, Iterable) and not isinstance(source, dict | set | bytes):
+        scan = _of_iterator(iter(source))
+    else:
+        raise TypeError(
+            f"The first argument is a {type(source).__name__}: pass a DataFrame, the path or glob of "
+            "Parquet, CSV or JSON-lines files, a pyarrow dataset, or an iterator of batches."
+        )
+    names = scan.schema.names
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{scan.name}: column {twice!r} occurs more than once; rename or drop one.")
+    if scan.total == 0:
+        raise ValueError(f"{scan.name} has no rows: there is nothing to do, and nothing was written.")
+    return scan
+
+
+def _is_path(source: object) -> bool:
+    return isinstance(source, str | os.PathLike)
+
+
+def _of_files(files: Files) -> Scan:
+    if files.kind == "Parquet":
+        return _of_dataset(files.dataset(), files.name, files.size)
+    read = read_csv if files.kind == "CSV" else read_json_lines
+    schema, total, batches = read(files)
+    return Scan(files.name, schema, total, files.size, batches)
+
+
+def _of_dataset(dataset: ds.Dataset, name: str, size: int = 0) -> Scan:
+    """A dataset, a file after the other and a few rows of one at a time."""
+    schema = dataset.schema
+    first: str | None = None
+    total = 0
+    fragments = list(dataset.get_fragments())
+    for fragment in fragments:
+        path = getattr(fragment, "path", name)
+        try:
+            found = fragment.physical_schema
+            total += fragment.count_rows()
+        except (pa.ArrowException, OSError) as error:
+            raise file_error(path, "Parquet" if path != name else "data", error) from error
+        if first is None:
+            first = path
+        _same_columns(found, schema, path, first)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for fragment in fragments:
+            try:
+                yield from fragment.to_batches(
+                    schema=schema,
+                    batch_size=_ROWS,
+                    batch_readahead=1,
+                    fragment_readahead=1,
+                    use_threads=False,
+                )
+            except (pa.ArrowException, OSError) as error:
+                raise file_error(getattr(fragment, "path", name), "data", error) from error
+
+    return Scan(name, schema, total, size, batches)
+
+
+def _same_columns(found: pa.Schema, wanted: pa.Schema, path: str, first: str) -> None:
+    for field in found:
+        position = wanted.get_field_index(field.name)
+        if position < 0:
+            raise ValueError(f"{path!r} has a column {field.name!r} that {first!r} has not: {_ALIKE}")
+        if wanted.field(position).type != field.type:
+            raise ValueError(
+                f"{path!r}: column {field.name!r} is {field.type}, and {wanted.field(position).type} in "
+                f"{first!r}: {_ALIKE}"
+            )
+
+
+_ALIKE = "all files need the same columns and types. Nothing was sent."
+
+
+def _of_iterator(source: Iterator[Any]) -> Scan:
+    first = _as_table(next(source, None))
+    if first is None:
+        raise ValueError("The iterator gave no batch: there is nothing to do, and nothing was written.")
+    schema = first.schema
+
+    def batches() -> Iterator[pa.Table]:
+        for number, batch in enumerate(chain([first], source)):
+            table = _as_table(batch)
+            if table is None or set(table.schema.names) != set(schema.names):
+                raise ValueError(f"Batch {number} (counted from 0) does not have the columns of the first.")
+            try:
+                yield table.select(schema.names).cast(schema)
+            except (pa.ArrowException, ValueError) as error:
+                raise ValueError(
+                    f"Batch {number} (counted from 0) does not have the types of the first: {error}"
+                ) from error
+
+    return Scan("the iterator", schema, None, 0, batches, repeatable=False)
+
+
+def _as_table(batch: object) -> pa.Table | None:
+    if batch is None or isinstance(batch, pa.Table):
+        return batch
+    if isinstance(batch, pa.RecordBatch):
+        return pa.Table.from_batches([batch])
+    if isinstance(batch, pd.DataFrame):
+        return pa.Table.from_pandas(batch, preserve_index=False)
+    raise TypeError(
+        f"The iterator gives {type(batch).__name__}s; give DataFrames, pyarrow tables or record batches."
+    )
