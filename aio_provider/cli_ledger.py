@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,21 +13,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aio_provider.api.errors import AioError
+from aio_provider.cli_shared import UNITS, age, many
+from aio_provider.frames.progress import in_credits
 
 if TYPE_CHECKING:
     from aio_provider.jobs.ledger import Entry, Ledger
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-
-
-def _age(_: click.Context, __: click.Parameter, value: str | None) -> timedelta | None:
-    """A span of time: ``90d``, ``12h``, ``30m``."""
-    if value is None:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", value)
-    if match is None:
-        raise click.BadParameter(f"{value!r}: give a number and a unit, such as 90d, 12h or 30m")
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+#: jobs listed for a person where nothing else is asked for
+_LISTED = 50
+#: digits of a key that are shown: enough to tell a million jobs apart
+_SHOWN = 12
 
 
 def _opens(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -64,15 +58,19 @@ def ledger() -> None:
 @click.argument("keys", nargs=-1)
 @click.option("--state", "states", multiple=True, help="Only this state (may be given several times).")
 @click.option("--past", is_flag=True, help="Attempts that a newer one took the place of, and forgotten jobs.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help=f"Jobs to list at most; {_LISTED} by default, all with --json.",
+)
+@click.option("--json", "as_json", is_flag=True, help="A JSON array of jobs, one a line, for programs.")
 @_filters
 @_opens
 def show(
     keys: tuple[str, ...],
     states: tuple[str, ...],
     past: bool,
-    limit: int,
+    limit: int | None,
     as_json: bool,
     model: str | None,
     ledger: str | None,
@@ -80,7 +78,8 @@ def show(
 ) -> None:
     """Totals, and the jobs that are open: held, being submitted, in flight.
 
-    With KEYS (or beginnings of keys) those jobs, with --state those states.
+    Totals are for each service (base URL) apart: a sandbox's credits are no money. With KEYS (or beginnings
+    of keys) those jobs, with --state those states.
     """
     from aio_provider.jobs.ledger import OPEN
 
@@ -93,11 +92,11 @@ def show(
             select = book.past_entries if past else book.entries
             chosen = [_state(name) for name in states] or (None if past else sorted(OPEN))
             entries = select(state=chosen, model=model, labels=wanted)
-        shown = list(islice(entries, limit + 1))
         if as_json:
-            for entry in shown[:limit]:
-                click.echo(json.dumps(_plain(entry)))
+            _as_json(islice(entries, limit))
             return
+        limit = limit or _LISTED
+        shown = list(islice(entries, limit + 1))
         if not keys:
             _totals(book, wanted)
         for entry in shown[:limit]:
@@ -115,7 +114,7 @@ def show(
 @ledger.command()
 @click.option(
     "--wait",
-    callback=_age,
+    callback=age,
     metavar="AGE",
     help="How long to wait for one task; by default its kind's deadline.",
 )
@@ -132,10 +131,10 @@ def resume(wait: timedelta | None, base_url: str | None, ledger: str | None) -> 
         total = asyncio.run(_resume(book, base_url, None if wait is None else wait.total_seconds()))
         click.echo(
             f"{total.succeeded} succeeded, {total.failed} failed, {total.expired} expired, "
-            f"{total.running} still running; {total.credits:g} credits"
+            f"{total.running} still running; {in_credits(total.credits)}"
         )
         if total.elsewhere:
-            click.echo(f"{total.elsewhere} belong to another service (--base-url).")
+            click.echo(f"{many(total.elsewhere, 'job')} of another service: --base-url collects them.")
 
 
 async def _resume(book: Ledger, base_url: str | None, wait: float | None) -> Any:
@@ -167,7 +166,9 @@ async def _resume(book: Ledger, base_url: str | None, wait: float | None) -> Any
                 book,
                 base_url=settings.base_url,
                 wait=wait,
-                told=lambda entry, ended: click.echo(f"{entry.key}  {getattr(ended, 'state', ended)}"),
+                told=lambda entry, ended: click.echo(
+                    f"{_short(entry.key)}  {getattr(ended, 'state', ended)}"
+                ),
             )
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from group
@@ -223,19 +224,21 @@ def forget(
             click.echo("No such job.")
             return
         if not yes:
-            click.confirm(f"Forget {len(chosen)} jobs? The next run pays for them again.", abort=True)
+            what = many(len(chosen), "job")
+            click.confirm(f"Forget {what}? The next run pays for what is forgotten again.", abort=True)
         click.echo(f"{book.forget(chosen, force=force)} forgotten.")
 
 
 @ledger.command()
-@click.option("--older-than", callback=_age, required=True, metavar="AGE", help="Such as 180d.")
+@click.option("--older-than", callback=age, required=True, metavar="AGE", help="Such as 180d.")
 @click.option("--to", "folder", required=True, metavar="FOLDER", help="Where the Parquet files go.")
 @_opens
 def prune(older_than: timedelta, folder: str, ledger: str | None) -> None:
     """Move ended jobs to Parquet files. A job that has left is paid for again when it is run again."""
     with _ledger(ledger) as book:
         pruned = book.prune(older_than=older_than, to=folder)
-        click.echo(f"{pruned.rows} rows, {pruned.credits:g} credits, {len(pruned.files)} files")
+        figures = (many(pruned.rows, "row"), in_credits(pruned.credits), many(len(pruned.files), "file"))
+        click.echo(", ".join(figures))
         for path in pruned.files:
             click.echo(str(path))
 
@@ -244,7 +247,7 @@ def prune(older_than: timedelta, folder: str, ledger: str | None) -> None:
 
 
 def _find(book: Ledger, prefix: str) -> Entry:
-    found = book.find(prefix)
+    found = book.find(prefix.rstrip("…")) if prefix.rstrip("…") else []
     if len(found) == 1:
         return found[0]
     why = "several jobs begin with" if found else "no job begins with"
@@ -261,21 +264,38 @@ def _state(name: str) -> Any:
 
 
 def _totals(book: Ledger, labels: dict[str, str]) -> None:
+    from aio_provider.jobs.ledger import reading
+    from aio_provider.jobs.ledger.schema import jobs, past_attempts
+
     click.echo(book.url)
-    for title, past in (("jobs", False), ("past attempts", True)):
-        counts = book.counts(past=past, labels=labels)
-        for state, (count, credits) in sorted(counts.items()):
-            click.echo(f"  {count:>8} {title:<14} {state.value:<10} {credits:>12g} credits")
+    wanted = reading.Wanted.of(None, labels=labels)
+    lines: dict[str, list[str]] = {}
+    for title, table in (("job", jobs), ("past attempt", past_attempts)):
+        for service, counts in reading.counts_by_service(book.store, table, wanted).items():
+            for state, (count, credits) in sorted(counts.items()):
+                what = many(count, title).partition(" ")[2]
+                line = f"  {count:>8,} {what:<14} {state.value:<10} {in_credits(credits):>18}"
+                lines.setdefault(service, []).append(line)
+    for service, figures in sorted(lines.items()):
+        click.echo(service or "(service not noted)")
+        click.echo("\n".join(figures))
     moved = [] if labels else book.archives()
     if moved:
         rows, credits = sum(file["rows"] for file in moved), sum(file["credits"] for file in moved)
-        click.echo(f"  {rows:>8} {'rows':<14} {'archived':<10} {credits:>12g} credits in {len(moved)} files")
+        click.echo(f"{many(rows, 'row')} archived, {in_credits(credits)}, in {many(len(moved), 'file')}")
 
 
 def _line(entry: Entry, *, whole: bool = False) -> None:
     since = entry.intended_at or entry.planned_at
     age = f"{_ago(since)} ago" if since else ""
-    parts = (entry.key, entry.state.value, entry.kind, entry.model, entry.task_id, age)
+    parts = (
+        entry.key if whole else _short(entry.key),
+        entry.state.value,
+        entry.kind,
+        entry.model,
+        entry.task_id,
+        age,
+    )
     labels = (f"{name}={value}" for name, value in entry.labels.items())
     click.echo("  ".join(part for part in chain(parts, labels) if part))
     if entry.error:
@@ -286,11 +306,25 @@ def _line(entry: Entry, *, whole: bool = False) -> None:
                 click.echo(f"    {name}: {value}")
 
 
+def _as_json(entries: Iterator[Entry]) -> None:
+    """An array with one job a line, written as it is read: a ledger may be long."""
+    between = "[\n"
+    for entry in entries:
+        click.echo(f"{between}{json.dumps(_plain(entry))}", nl=False)
+        between = ",\n"
+    click.echo("[]" if between == "[\n" else "\n]")
+
+
+def _short(key: str) -> str:
+    """The beginning of a key, which stands for all of it in every command."""
+    return key[:_SHOWN]
+
+
 def _ago(then: datetime) -> str:
     seconds = max(0.0, (datetime.now(UTC) - then).total_seconds())
     for unit in ("d", "h", "m"):
-        if seconds >= _UNITS[unit]:
-            return f"{seconds / _UNITS[unit]:.0f}{unit}"
+        if seconds >= UNITS[unit]:
+            return f"{seconds / UNITS[unit]:.0f}{unit}"
     return f"{seconds:.0f}s"
 
 

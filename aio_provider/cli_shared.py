@@ -1,4 +1,4 @@
-"""What several commands take: a span of time, an amount of things in words."""
+"""What several commands share: a span of time, a number of things in words."""
 
 from __future__ import annotations
 

@@ -209,7 +209,8 @@ class Core:
         why = self.scrub(f"{type(shown).__name__}: {shown}".rstrip(": "))
         logger.debug("%s %s: %s", call.method, call.path, why)
         if never_sent(error):
-            return TransportError(f"cannot connect to {self.base_url}: {why}")
+            hint = "; nothing listens there: `aio sandbox` starts a service" if self.is_loopback else ""
+            return TransportError(f"cannot connect to {self.base_url}: {why}{hint}")
         if call.spends:
             return unknown(call, f"the answer was lost ({why})")
         return TransportError(f"no answer to {call.method} {call.path}: {why}")

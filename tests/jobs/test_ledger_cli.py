@@ -48,8 +48,8 @@ def test_show_tells_the_totals_the_open_jobs_and_what_to_do(book: Ledger) -> Non
 
 def test_show_one_job_in_full_and_by_state(book: Ledger) -> None:
     assert f"fingerprint: {request().fingerprint}" in aio("show", "key-succ").output
-    listed = aio("show", "--state", "failed", "--state", "planned", "--json").output.splitlines()
-    assert [json.loads(line)["key"] for line in listed] == ["key-failed", "key-planned"]
+    listed = json.loads(aio("show", "--state", "failed", "--state", "planned", "--json").output)
+    assert [job["key"] for job in listed] == ["key-failed", "key-planned"]
     assert "no job begins with 'zzz'" in aio("show", "zzz", code=1).output
     assert "several jobs begin with 'key-'" in aio("show", "key-", code=1).output
     assert "none of planned, intended" in aio("show", "--state", "lost", code=2).output
@@ -90,8 +90,8 @@ def test_forget_asks_first(book: Ledger) -> None:
 def test_prune(book: Ledger, tmp_path: Path) -> None:
     assert "0 rows" in aio("prune", "--older-than", "30d", "--to", str(tmp_path / "old")).output
     said = aio("prune", "--older-than", "0s", "--to", str(tmp_path / "old")).output
-    assert said.startswith("3 rows, 15 credits, 1 files")
-    assert "archived" in aio("show").output
+    assert said.startswith("3 rows, 15 credits, 1 file\n")
+    assert "3 rows archived, 15 credits, in 1 file\n" in aio("show").output
     assert "such as 90d" in aio("prune", "--older-than", "soon", "--to", "x", code=2).output
 
 
@@ -124,7 +124,7 @@ def test_resume_collects_what_is_in_flight(path: Path, monkeypatch: pytest.Monke
             before = len(sandbox.submissions)
             said = aio("resume").output
             assert "2 succeeded, 0 failed, 0 expired, 0 still running; 10 credits" in said
-            assert "1 belong to another service" in said
+            assert "1 job of another service: --base-url collects them" in said
             assert len(sandbox.submissions) == before
             done = ledger.get(["a"])["a"]
             assert (done.state, done.credits, len(done.urls)) == (JobState.SUCCEEDED, 5.0, 1)
@@ -142,3 +142,50 @@ def test_resume_with_a_wrong_key_is_one_line(book: Ledger, monkeypatch: pytest.M
         assert said.startswith("Error:") and "aio_some_other_key" not in said
         monkeypatch.delenv("AIO_API_KEY")
         assert "AIO_API_KEY" in aio("resume", code=1).output
+
+
+def test_keys_are_shown_short_and_taken_short(path: Path) -> None:
+    with Ledger.open(path) as ledger:
+        key = "5d41402abc4b2a76" + "0" * 48
+        bring_to(ledger, key, JobState.UNKNOWN)
+        bring_to(ledger, "5d41402abc4c" + "1" * 52, JobState.UNKNOWN)
+        said = aio("show").output
+        assert "\n5d41402abc4b  unknown" in said and key not in said
+        assert f"key: {key}" in aio("show", "5d41402abc4b").output
+        assert (
+            "several jobs begin with '5d41402a'"
+            in aio("resolve", "5d41402a", "--not-submitted", code=1).output
+        )
+        aio("resolve", "5d41402abc4b", "--task-id", "n41")
+        assert state(ledger, key) is JobState.ACCEPTED
+        assert "1 forgotten" in aio("forget", "5d41402abc4b…", "--yes", "--force").output
+        assert "no job begins with ''" in aio("show", "", code=1).output
+
+
+def test_totals_tell_services_apart_and_count_like_people(path: Path) -> None:
+    sandbox, production = "http://127.0.0.1:8000/api/v1", "https://apiin.one/api/v1"
+    with Ledger.open(path) as ledger:
+        for key, scope, number in (("a", sandbox, 2), ("b", production, 1)):
+            for n in range(number):
+                [entry] = ledger.plan([job(f"{key}{n}")], owner="me", scope=scope)
+                ledger.intend([entry], owner="me")
+                ledger.accept([(entry.key, f"task-{entry.key}")], owner="me")
+        ledger.forget(["b0"], force=True)
+        ledger.plan([job("b0")], owner="me", scope=production)
+    lines = aio("show").output.splitlines()
+    assert [" ".join(line.split()) for line in lines[1:6]] == [
+        sandbox,
+        "2 jobs accepted 0 credits",
+        production,
+        "1 job planned 0 credits",
+        "1 past attempt accepted 0 credits",
+    ]
+
+
+def test_json_is_one_document_with_every_job_and_an_empty_one_without(path: Path) -> None:
+    assert json.loads(aio("show", "--json").output) == []
+    with Ledger.open(path) as ledger:
+        ledger.plan([job(f"key-{n:03}", f"cat {n}") for n in range(60)], owner="me")
+    assert len(json.loads(aio("show", "--json", "--state", "planned").output)) == 60
+    assert len(json.loads(aio("show", "--json", "--state", "planned", "--limit", "3").output)) == 3
+    assert "… and more: --limit 500" in aio("show", "--state", "planned").output

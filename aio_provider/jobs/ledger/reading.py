@@ -65,6 +65,20 @@ def counts(store: Store, table: sa.Table, wanted: Wanted) -> dict[JobState, tupl
     return {JobState(state): (int(count), float(credits)) for state, count, credits in rows}
 
 
+def counts_by_service(
+    store: Store, table: sa.Table, wanted: Wanted
+) -> dict[str, dict[JobState, tuple[int, float]]]:
+    """The same for each service: base URL → state → (rows, credits)."""
+    columns = (table.c.scope, table.c.state)
+    credits = sa.func.coalesce(sa.func.sum(table.c.credits), 0.0)
+    query = _filter(sa.select(*columns, sa.func.count(), credits), table, wanted)
+    found: dict[str, dict[JobState, tuple[int, float]]] = {}
+    with store.read() as conn:
+        for scope, state, count, total in conn.execute(query.group_by(*columns)):
+            found.setdefault(scope, {})[JobState(state)] = (int(count), float(total))
+    return found
+
+
 def _filter(query: Any, table: sa.Table, wanted: Wanted) -> Any:
     if wanted.states is not None:
         query = query.where(table.c.state.in_(sorted(state.value for state in wanted.states)))
