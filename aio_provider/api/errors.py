@@ -6,7 +6,7 @@ All exceptions pickle, so they survive the trip between an Airflow worker, a tri
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -139,7 +139,42 @@ class TaskTimeoutError(AioError):
 
 
 class BudgetExceededError(AioError):
-    """A submission would go past the credits the caller allowed. Raised before it is sent."""
+    """A submission would go past the credits the caller or a budget allows. Raised before it is sent.
+
+    :param budget: which limit: ``max_credits``, or a budget such as ``dag nightly, 2026-11``.
+    :param limit: its credits.
+    :param charged: credits charged under it so far.
+    :param reserved: credits set aside for what is in flight or held.
+    :param amount: what this job would set aside.
+    :param keys: the jobs that were not submitted.
+    """
+
+    #: of several jobs intended at once, those that were let through
+    won: frozenset[str] = frozenset()
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        budget: str = "",
+        limit: float | None = None,
+        charged: float = 0.0,
+        reserved: float = 0.0,
+        amount: float = 0.0,
+        keys: Iterable[str] = (),
+    ) -> None:
+        super().__init__(message)
+        self.budget = budget
+        self.limit = limit
+        self.charged = charged
+        self.reserved = reserved
+        self.amount = amount
+        self.keys = tuple(keys)
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether only reservations stand in the way: there may be room when what is in flight has ended."""
+        return self.limit is not None and self.charged + self.amount <= self.limit and self.reserved > 0
 
 
 # The documented type of each status, used where an envelope has none of its own.

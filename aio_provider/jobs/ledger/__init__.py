@@ -7,6 +7,7 @@ one job at a time. The states and what each verb may do are in :mod:`aio_provide
 from __future__ import annotations
 
 from aio_provider.jobs.ledger.book import Ledger
+from aio_provider.jobs.ledger.budgets import Budget, BudgetEvent, BudgetUse
 from aio_provider.jobs.ledger.errors import (
     JobConflictError,
     LedgerError,
@@ -22,6 +23,9 @@ __all__ = [
     "ENDED",
     "OPEN",
     "AsyncLedger",
+    "Budget",
+    "BudgetEvent",
+    "BudgetUse",
     "Entry",
     "Finished",
     "JobConflictError",

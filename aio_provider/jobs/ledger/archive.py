@@ -24,6 +24,7 @@ from aio_provider.jobs.ledger.schema import (
     SCHEMA_VERSION,
     SHARED,
     UtcDateTime,
+    archived_use,
     archives,
     jobs,
     past_attempts,
@@ -78,7 +79,7 @@ def _move(
     rows = conn.execute(query).mappings().all()
     if not rows:
         return None
-    _write(rows, _partial(path))
+    _write(rows, partial_of(path))
     credits = float(sum(row["credits"] or 0 for row in rows))
     ends = [row["finished_at"] for row in rows if row["finished_at"] is not None]
     identities = [row[identity.name] for row in rows]
@@ -94,7 +95,21 @@ def _move(
             created_at=store.now(conn),
         )
     )
+    _note_use(conn, path, rows)
     return len(rows), credits
+
+
+def _note_use(conn: Connection, path: Path, rows: Any) -> None:
+    """Keep what the rows count for in budgets: by month, connection, DAG and team."""
+    use: dict[tuple[str | None, ...], float] = {}
+    for row in rows:
+        if row["credits"] and row["intended_at"]:
+            place = (f"{row['intended_at']:%Y-%m}", row["conn_id"], row["dag_id"], row["team"])
+            use[place] = use.get(place, 0.0) + row["credits"]
+    if use:
+        names = ("month", "conn_id", "dag_id", "team")
+        values = [dict(zip(names, place, strict=True), credits=credits) for place, credits in use.items()]
+        conn.execute(sa.insert(archived_use), [{"path": str(path.absolute()), **value} for value in values])
 
 
 def _write(rows: Any, path: Path) -> None:
@@ -149,11 +164,12 @@ def _tidy(store: Store, folder: Path) -> None:
 
 def _put_in_place(path: Path) -> None:
     try:
-        _partial(path).replace(path)
+        partial_of(path).replace(path)
     except FileNotFoundError:
         if not path.exists():  # unless another run's tidying did it
             raise
 
 
-def _partial(path: Path) -> Path:
+def partial_of(path: Path) -> Path:
+    """What an archive is called until its rows have left the ledger."""
     return path.with_name(path.name + _PARTIAL)

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from aio_provider.api.errors import BudgetExceededError
 from aio_provider.jobs.ledger import archive, planning, reading, upkeep, verbs
 from aio_provider.jobs.ledger.archive import Pruned
-from aio_provider.jobs.ledger.errors import LedgerStateError, LedgerUnavailableError
+from aio_provider.jobs.ledger.budget_book import BudgetBook
+from aio_provider.jobs.ledger.errors import LedgerError, LedgerStateError, LedgerUnavailableError
 from aio_provider.jobs.ledger.model import Entry, Finished, JobState
 from aio_provider.jobs.ledger.planning import OnUnknown, Policy, chunks
 from aio_provider.jobs.ledger.reading import Wanted
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 LEASE_SECONDS = 120.0
 
 
-class Ledger:
+class Ledger(BudgetBook):
     """The record of every job: what was intended, accepted, paid. Thread-safe.
 
     ``plan`` jobs, ``intend`` those to submit (it commits before the POST), then ``accept``, ``release`` or
@@ -43,7 +45,7 @@ class Ledger:
     def __init__(
         self, store: Store, *, lease_seconds: float = LEASE_SECONDS, store_requests: bool = False
     ) -> None:
-        self.store = store
+        super().__init__(store)
         self.lease = timedelta(seconds=lease_seconds)
         self.store_requests = store_requests
 
@@ -128,13 +130,24 @@ class Ledger:
 
         :param keys: job keys, or the entries ``plan`` gave (then the claim holds for that very request only).
         :returns: the keys this owner won; the rest were taken by another, or are no longer ``planned``.
+        :raises BudgetExceededError: a budget has no room for some; ``keys`` names them, and they stay
+            ``planned``. The others are intended all the same; its ``won`` are the keys of this owner.
         :raises LedgerUnavailableError: also when the disk is nearly full: what is in the air needs the room.
         """
         claims = [claim(key, owner) for key in keys]
         self.store.require_room()
-        won, verdicts = self._run(lambda conn, now: verbs.intend(conn, claims, now=now, lease=self.lease))
-        raise_any(verdicts)
-        return {item.key for item, wins in zip(claims, won, strict=True) if wins}
+        done: verbs.Intents = self._run(
+            lambda conn, now: verbs.intend(conn, claims, now=now, lease=self.lease)
+        )
+        self.tell(done.events)
+        won = {item.key for item, wins in zip(claims, done.won, strict=True) if wins}
+        refused = [verdict for verdict in done.verdicts if isinstance(verdict, BudgetExceededError)]
+        raise_any([verdict for verdict in done.verdicts if isinstance(verdict, LedgerError)])
+        if refused:
+            refused[0].keys = tuple(key for error in refused for key in error.keys)
+            refused[0].won = frozenset(won)
+            raise refused[0]
+        return won
 
     # -- after the POST ---------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from aio_provider.jobs.ledger.planning import OnUnknown, Policy, plan
 
 if TYPE_CHECKING:
     from aio_provider.jobs.job import Job
+    from aio_provider.jobs.ledger.budgets import BudgetEvent
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class AsyncLedger:
         self._wake = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
+        self._events: list[BudgetEvent] = []
         self._open: set[str] = set()
         self._renew_at = 0.0
 
@@ -114,7 +116,10 @@ class AsyncLedger:
         return found
 
     async def intend(self, key: str | Entry) -> bool:
-        """Whether this job is ours to submit now; if so, that is on record. See :meth:`.Ledger.intend`."""
+        """Whether this job is ours to submit now; if so, that is on record. See :meth:`.Ledger.intend`.
+
+        :raises BudgetExceededError: a budget has no room for it; it stays ``planned``.
+        """
         future = self._put("intend", claim(key, self.owner))
         try:
             won: bool = await future
@@ -235,8 +240,10 @@ class AsyncLedger:
             self._commit([group for group in groups if group[0] != "intend"], patient=True)
 
     def _commit(self, groups: Sequence[tuple[str, list[_Call]]], *, patient: bool = False) -> None:
+        self._events = []
         if any(members for _, members in groups):
             self.ledger.store.attempt(lambda conn: self._transact(conn, groups), patient=patient)
+        self.ledger.tell(self._events)
 
     def _transact(self, conn: Connection, groups: Sequence[tuple[str, list[_Call]]]) -> None:
         now: datetime = self.ledger.store.now(conn)
@@ -245,8 +252,9 @@ class AsyncLedger:
                 continue
             items = [call.item for call in calls]
             if verb == "intend":
-                won, verdicts = verbs.intend(conn, items, now=now, lease=self.ledger.lease)
-                for call, wins in zip(calls, won, strict=True):
+                done = verbs.intend(conn, items, now=now, lease=self.ledger.lease)
+                verdicts, self._events = done.verdicts, done.events
+                for call, wins in zip(calls, done.won, strict=True):
                     call.answer = wins
             else:
                 verdicts = getattr(verbs, verb)(conn, items, now=now)

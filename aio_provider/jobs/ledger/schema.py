@@ -203,6 +203,14 @@ _BOOK = (
     *("credits", "reserved", "estimate_low", "estimate_likely", "estimate_high"),
 )
 
+#: What SQLite groups reports by, in an order that spares it sorting a million rows by DAG, model and day. Ended
+#: rows alone, so that a job writes to it once.
+REPORT = (
+    *("dag_id", "model", "substr(coalesce(intended_at, accepted_at), 1, 10)", "state", "kind", "conn_id"),
+    *("team", "user_name", "credits", "reserved", "estimate_likely", "estimate_high"),
+    *("intended_at", "accepted_at", "finished_at"),
+)
+
 
 def create_indexes(conn: sa.engine.Connection) -> None:
     """The indexes that differ by database, where they are not there.
@@ -213,11 +221,17 @@ def create_indexes(conn: sa.engine.Connection) -> None:
     names = _BOOK if conn.dialect.name == "sqlite" else _BOOK[:2]
     for table in (jobs, past_attempts):
         _create_index(conn, f"{table.name}_book", table, names)
-    _create_index(conn, "aio_jobs_price", jobs, ("model", "finished_at"))
+    charged = "WHERE state = 'succeeded' AND credits IS NOT NULL"
+    price = ("kind", "model", "price_key", "finished_at", "credits")
+    _create_index(conn, "aio_jobs_price", jobs, price, charged)
+    if conn.dialect.name == "sqlite":
+        _create_index(conn, "aio_jobs_report", jobs, REPORT, "WHERE finished_at IS NOT NULL")
 
 
-def _create_index(conn: sa.engine.Connection, name: str, table: sa.Table, columns: Sequence[str]) -> None:
-    conn.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON {table.name} ({', '.join(columns)})"))
+def _create_index(
+    conn: sa.engine.Connection, name: str, table: sa.Table, columns: Sequence[str], only: str = ""
+) -> None:
+    conn.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON {table.name} ({', '.join(columns)}) {only}"))
 
 
 #: The columns that both tables of attempts have.

@@ -170,6 +170,8 @@ class Store:
             options |= pool
         else:
             options["pool_pre_ping"] = True
+            # What a budget's check reads after it has waited for its lock must be new, not a snapshot.
+            options["isolation_level"] = "READ COMMITTED"
             if self._url.get_driver_name() == "psycopg2":
                 options["executemany_mode"] = "values_plus_batch"
             options["connect_args"] = {"connect_timeout": 10, "application_name": "aio-provider"}

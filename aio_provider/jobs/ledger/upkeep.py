@@ -27,7 +27,7 @@ def settle(conn: Connection, key: str, task_id: str | None, *, force: bool, now:
         raise LedgerStateError(f"job {key} is {entry.state.value}: there is nothing to settle", keys=[key])
     values: dict[str, object] = {"error": None, "error_type": None, "lease_until": None, "updated_at": now}
     if task_id is None:
-        values |= {"state": JobState.PLANNED.value, "owner": None, "intended_at": None}
+        values |= {"state": JobState.PLANNED.value, "owner": None, "intended_at": None, "reserved": None}
     else:
         _require_free(conn, key, task_id)
         # When it was accepted is not known; the intent is the closest there is.

@@ -14,7 +14,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from aio_provider.jobs.ledger import late
+from aio_provider.api.errors import BudgetExceededError
+from aio_provider.jobs.ledger import budgets, late
 from aio_provider.jobs.ledger.errors import LedgerError, LedgerStateError
 from aio_provider.jobs.ledger.model import ENDED, STEPS, Entry, Finished, JobState
 from aio_provider.jobs.ledger.planning import chunks, has_lapsed
@@ -54,26 +55,41 @@ _INTEND = (
 )
 
 
-def intend(
-    conn: Connection, claims: Sequence[Claim], *, now: datetime, lease: timedelta
-) -> tuple[list[bool], list[Verdict]]:
-    """Write down that these jobs are about to be submitted; say which of the claims won."""
+@dataclass(frozen=True)
+class Intents:
+    """What became of claims: which won, the error of each that has one, and the budgets that filled up."""
+
+    won: list[bool]
+    verdicts: list[Verdict | BudgetExceededError]
+    events: list[budgets.BudgetEvent]
+
+
+def intend(conn: Connection, claims: Sequence[Claim], *, now: datetime, lease: timedelta) -> Intents:
+    """Write down that these jobs are about to be submitted, as far as budgets let them."""
     rows = _rows(conn, [claim.key for claim in claims])
-    won: list[bool] = []
-    verdicts: list[Verdict] = []
-    taken: dict[str, list[str]] = {}
-    for claim in claims:
+    verdicts: list[Verdict | BudgetExceededError] = []
+    winners: dict[str, int] = {}
+    for index, claim in enumerate(claims):
         row = rows.get(claim.key)
-        verdicts.append(None if claim.key in rows else _no_such(claim.key))
-        wins = row is not None and _may(claim, row)
-        won.append(wins)
-        if wins:
-            taken.setdefault(claim.owner, []).append(claim.key)
-            rows[claim.key] = None  # a second claim for it in this batch finds it taken
+        verdicts.append(None if row is not None else _no_such(claim.key))
+        if row is not None and claim.key not in winners and _may(claim, row):
+            winners[claim.key] = index
+    said = budgets.check(conn, list(winners), now) if winners else budgets.Verdict()
+    for key, error in said.refused.items():
+        verdicts[winners.pop(key)] = error
+    taken: dict[str, list[str]] = {}
+    for key, index in winners.items():
+        taken.setdefault(claims[index].owner, []).append(key)
     for owner, keys in taken.items():
         for some in chunks(keys):
             conn.execute(_INTEND, {"keys": list(some), "by": owner, "until": now + lease, "now": now})
-    return won, verdicts
+    if said.reserved:
+        conn.execute(_RESERVE, [{"at_key": key, "amount": said.reserved[key]} for key in winners])
+    won = set(winners.values())
+    return Intents([index in won for index in range(len(claims))], verdicts, said.events)
+
+
+_RESERVE = _AT_KEY.values(reserved=sa.bindparam("amount"))
 
 
 def _may(claim: Claim, row: Any) -> bool:
@@ -164,6 +180,7 @@ def release(conn: Connection, items: Sequence[Released], *, now: datetime) -> li
                 owner=None,
                 lease_until=None,
                 intended_at=None,
+                reserved=None,
                 error=None,
                 error_type=None,
             )
