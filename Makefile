@@ -19,6 +19,7 @@ $(error Python 3.11, 3.12 or 3.13 is needed$(if $(PYTHON_VERSION), but $(PYTHON)
 endif
 STAMP := .venv/.installed-$(PYTHON_VERSION)
 EXTRAS := airflow,cli,fast,postgres,redis,s3,sandbox
+ENGINES := dask,ray,spark
 # Dependency groups need pip 25.1 or newer.
 PIP := pip==26.3
 BUILD_TOOLS := --group build
@@ -37,7 +38,7 @@ STAMP_211 := $(VENV_211)/.installed-$(PYTHON_211_VERSION)
 # How tests are run: CI measures coverage with RUNNER="coverage run -m pytest".
 RUNNER ?= pytest
 PYTEST_ARGS ?=
-UNIT := -m "not e2e and not packaging"
+UNIT := -m "not e2e and not engines and not packaging"
 
 .PHONY: help
 help: ## show this list
@@ -72,6 +73,10 @@ matrix-2.11: $(STAMP_211)
 	$(VENV_211)/bin/python -m pytest -n 2 --dist loadgroup $(UNIT) $(PYTEST_ARGS)
 endif
 
+.PHONY: engines
+engines: $(STAMP) ## the batch function on real Spark, Ray and Dask clusters
+	$(BIN)/python -m pytest tests/engines $(PYTEST_ARGS)
+
 .PHONY: chaos
 chaos: $(STAMP) ## kill runs 250 times (SQLite and PostgreSQL) and compare what is left with what was charged
 	$(BIN)/python -m tests.chaos --kills 200
@@ -102,7 +107,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@echo "Installing into .venv (Python $(PYTHON_VERSION)); this takes a minute or two, once."
 	$(call create_venv,.venv,$(PYTHON),$(PYTHON_VERSION))
 	@$(BIN)/python -m pip install -q -c $(CONSTRAINTS) $(BUILD_TOOLS)
-	@$(BIN)/python -m pip install -q -c $(CONSTRAINTS) --no-build-isolation --group test --group dev --group docs -e '.[$(EXTRAS)]'
+	@$(BIN)/python -m pip install -q -c $(CONSTRAINTS) --no-build-isolation --group test --group dev --group docs -e '.[$(EXTRAS),$(ENGINES)]'
 	@touch $@
 
 $(PLAIN_STAMP): $(STAMP)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 
 import dask.dataframe as dd
-import pyarrow as pa
+import pyarrow.parquet as pq
 
 import aio_provider as aio
 
@@ -29,7 +29,8 @@ def enrich(source: str, output: str) -> None:
         key="sku",  # which row is which, whatever partition it is in
     )
     enriched = products.map_partitions(picture, meta=picture(products._meta))
-    enriched.to_parquet(output, schema={"aio_urls": pa.list_(pa.string())})
+    schema = picture.arrow_schema(pq.read_schema(source))  # Dask cannot infer that of a column of lists
+    enriched.to_parquet(output, schema=schema, write_index=False)
 
 
 if __name__ == "__main__":

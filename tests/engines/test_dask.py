@@ -28,7 +28,7 @@ def client(shared: Shared, tmp_path: Path) -> Iterator[Any]:
         LocalCluster(
             n_workers=2,
             threads_per_worker=1,
-            dashboard_address=None,
+            dashboard_address=":0",
             host="127.0.0.1",
             local_directory=str(tmp_path),
         ) as cluster,
@@ -75,5 +75,7 @@ def test_the_example(client: Any, shared: Shared, tmp_path: Path) -> None:
 
     for _ in range(2):  # again: free
         on_dask.enrich(str(PRODUCTS), str(tmp_path / "pictures"))
-    require_enriched(pd.read_parquet(tmp_path / "pictures"))
+    out = pd.read_parquet(tmp_path / "pictures")
+    require_enriched(out)
+    assert list(out.columns) == [*pd.read_parquet(PRODUCTS).columns, *column_names()]
     shared.require_paid_once(24)
