@@ -10,7 +10,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-from aio_provider.api.errors import AioError, AuthenticationError, NotFoundError, TaskTimeoutError
+from aio_provider.api.errors import (
+    AioError,
+    AuthenticationError,
+    InsufficientCreditsError,
+    NotFoundError,
+    TaskTimeoutError,
+)
+from aio_provider.api.prices import price
 from aio_provider.jobs import outcomes
 from aio_provider.jobs.job import Job, Outcome, OutcomeStatus
 from aio_provider.jobs.ledger import AsyncLedger, Finished, JobState
@@ -83,6 +90,9 @@ class Carrier:
         self.in_flight = 0
         #: jobs that would have gone past the limit
         self.over_limit = 0
+        #: jobs left out since the account has too few credits, and what they would likely cost
+        self.unpaid = 0
+        self.unpaid_credits = 0.0
 
     async def carry(self, opened: Open, entry: Entry) -> Outcome:
         """Reuse, re-attach, wait for another process, or submit; then collect.
@@ -141,6 +151,16 @@ class Carrier:
             return await self._after(opened, submission)
         return None
 
+    def short_of(self, error: InsufficientCreditsError) -> InsufficientCreditsError:
+        """The service's refusal, with how many jobs are left and what they need."""
+        jobs = "1 job was" if self.unpaid == 1 else f"{self.unpaid:,} jobs were"
+        return InsufficientCreditsError(
+            f"{str(error).rstrip('.')}. {jobs} not submitted, which need about {self.unpaid_credits:,.6g} credits. "
+            "Top up and run again: what is done is not paid for again.",
+            status=error.status,
+            type=error.type,
+        )
+
     async def aclose(self) -> None:
         """Stop waiting for other processes."""
         await self._others.aclose()
@@ -149,7 +169,7 @@ class Carrier:
         """Submit and collect; ``None`` when another process got there first."""
         job = opened.job
         if self._submitter.stopped is not None:
-            return outcomes.not_submitted(job, self._submitter.stopped)
+            return self._left_out(job, self._submitter.stopped)
         amount = self._limit.amount(job)
         if not await self._limit.reserve(amount):
             self.over_limit += 1
@@ -161,7 +181,7 @@ class Carrier:
             if submission.fate is Fate.TAKEN:
                 return None
             if submission.fate in (Fate.STOPPED, Fate.OUT_OF_CREDITS):
-                return outcomes.not_submitted(job, submission.error)
+                return self._left_out(job, submission.error)
             charged = None
             outcome = await self._after(opened, submission)
             # The service bills what succeeded; a failed task is not charged unless it says so.
@@ -171,6 +191,13 @@ class Carrier:
             return outcome
         finally:
             self._limit.settle(job, amount, charged)
+
+    def _left_out(self, job: Job, error: AioError | None) -> Outcome:
+        if isinstance(error, InsufficientCreditsError):
+            expected = job.estimate or price(job.request)
+            self.unpaid += 1
+            self.unpaid_credits += expected.low if expected.likely is None else expected.likely
+        return outcomes.not_submitted(job, error)
 
     async def _after(self, opened: Open, submission: Submission) -> Outcome:
         job, error = opened.job, submission.error

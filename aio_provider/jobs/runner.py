@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from aio_provider.api.errors import AioError
+from aio_provider.api.errors import AioError, InsufficientCreditsError
 from aio_provider.jobs import outcomes
 from aio_provider.jobs.budget import CreditLimit
 from aio_provider.jobs.carrier import Carrier, Open
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 #: jobs looked up in the ledger at once
 _CHUNK = 256
+
+
+#: what a run takes
+Jobs: TypeAlias = Iterable[Job] | AsyncIterable[Iterable[Job]]
 
 
 class CreditLimitWarning(UserWarning):
@@ -136,10 +140,11 @@ class Runner:
         #: after a run that was cancelled: the outcomes that could no longer be handed out
         self.left: list[Outcome] = []
 
-    async def run(self, jobs: Iterable[Job], total: int | None = None) -> AsyncIterator[Outcome]:
+    async def run(self, jobs: Jobs, total: int | None = None) -> AsyncIterator[Outcome]:
         """Carry out jobs; outcomes come in whatever order the jobs end.
 
-        :param jobs: pulled as there is room. Two jobs with one key are one job, with an outcome each.
+        :param jobs: pulled as there is room; from a source that has to be waited for, an async iterator of
+            batches of them. Two jobs with one key are one job, with an outcome each.
         :param total: how many there are, where that is known.
         :raises InsufficientCreditsError: after the outcomes of all jobs; what was in flight is collected, the
             rest was ``not_submitted``.
@@ -158,9 +163,9 @@ class Runner:
 
 
 class _Run:
-    def __init__(self, runner: Runner, jobs: Iterable[Job], total: int | None) -> None:
+    def __init__(self, runner: Runner, jobs: Jobs, total: int | None) -> None:
         self._runner = runner
-        self._jobs: Iterator[Job] = iter(jobs)
+        self._jobs = jobs
         self._total = total
         self._own_ledger: AsyncLedger | None = None
         if isinstance(runner.ledger, AsyncLedger):
@@ -233,8 +238,11 @@ class _Run:
                 CreditLimitWarning,
                 stacklevel=2,
             )
-        if self._submitter.stopped is not None:
-            raise self._submitter.stopped
+        stopped = self._submitter.stopped
+        if isinstance(stopped, InsufficientCreditsError):
+            raise self._carrier.short_of(stopped) from stopped
+        if stopped is not None:
+            raise stopped
 
     async def stop(self) -> None:
         """End everything: what is in the air gets a while to be answered, so that it is on record."""
@@ -297,17 +305,24 @@ class _Run:
     # -- jobs in
 
     async def _feed(self) -> None:
+        if isinstance(self._jobs, AsyncIterable):
+            async for batch in self._jobs:
+                await self._feed_all(iter(batch))
+        else:
+            await self._feed_all(iter(self._jobs))
+        self._fed = True
+
+    async def _feed_all(self, jobs: Iterator[Job]) -> None:
         while True:
             while self._free <= 0:
                 self._room.clear()
                 await self._room.wait()
-            chunk = list(islice(self._jobs, min(self._free, _CHUNK)))
+            chunk = list(islice(jobs, min(self._free, _CHUNK)))
             if not chunk:
-                break
+                return
             self._free -= len(chunk)
             fresh = self._open_all(chunk)
             self._begin(fresh, await self._plan(fresh))
-        self._fed = True
 
     def _open_all(self, chunk: list[Job]) -> dict[str, Open]:
         """Those jobs of a chunk that are not open yet; the others join the open one of their key."""
