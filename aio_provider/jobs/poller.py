@@ -40,6 +40,8 @@ _CONCURRENCY = 16
 _RETHINK = 2.0
 #: the longest pause between two polls while the service cannot be reached, in seconds
 _LONGEST_PAUSE = 60.0
+#: tasks taken on before others have their turn of the event loop; many batches may begin at once
+_SLICE = 50
 #: a service without the task must say so at least this often before it is believed
 _NOT_FOUND_TIMES = 3
 
@@ -63,12 +65,12 @@ _Sink = Callable[[str, "Task | BaseException"], None]
 
 
 @dataclass(slots=True, eq=False)
-class _Followed:
-    submitted_at: float
-    sinks: tuple[_Sink, ...] = ()  # a tuple: mostly one, and there may be a hundred thousand of these
-    missing_since: float | None = None
-    missing: int = 0
+class _Trouble:
+    """What stood in the way of the last polls for a task."""
+
     failures: int = 0
+    missing: int = 0
+    missing_since: float | None = None
 
 
 @dataclass(slots=True)
@@ -113,7 +115,10 @@ class Poller:
         self._grace = not_found_grace
         self._clock = clock
         self._wall = wall
-        self._followed: dict[str, _Followed] = {}
+        # Who is told of each task. A batch's tasks share one tuple: there may be a hundred thousand of them,
+        # and each object that is kept makes the garbage collector's pauses longer, for the whole process.
+        self._followed: dict[str, tuple[_Sink, ...]] = {}
+        self._troubles: dict[str, _Trouble] = {}
         self._loop_task: asyncio.Task[None] | None = None
         self._polls: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -158,7 +163,7 @@ class Poller:
             else:
                 result.set_result(found)
 
-        self._follow(Accepted(task_id, kind, model, submitted_at), sink)
+        self._follow(Accepted(task_id, kind, model, submitted_at), (sink,))
         timer = None
         if deadline is not None:
             left = max(deadline - self._wall(), 0.0)
@@ -190,14 +195,15 @@ class Poller:
         def sink(task_id: str, result: Task | BaseException) -> None:
             found.put_nowait((task_id, result))
 
+        sinks = (sink,)
         waiting: dict[str, None] = {}
         self._sparing += sparing
         try:
             for number, task in enumerate(tasks):
                 if task.task_id not in waiting:
                     waiting[task.task_id] = None
-                    self._follow(task, sink)
-                if number % 100 == 99:
+                    self._follow(task, sinks)
+                if number % _SLICE == _SLICE - 1:
                     await asyncio.sleep(0)  # others use this event loop too
             while waiting:
                 try:
@@ -232,33 +238,36 @@ class Poller:
     def _left(self, deadline: float | None) -> float | None:
         return None if deadline is None else max(deadline - self._wall(), 0.0)
 
-    def _follow(self, task: Accepted, sink: _Sink) -> None:
-        followed = self._followed.get(task.task_id)
-        if followed is None:
+    def _follow(self, task: Accepted, sinks: tuple[_Sink, ...]) -> None:
+        others = self._followed.get(task.task_id)
+        if others is None:
             now = self._clock()
             age = 0.0 if task.submitted_at is None else max(self._wall() - task.submitted_at, 0.0)
-            followed = self._followed[task.task_id] = _Followed(now - age)
+            self._followed[task.task_id] = sinks
             self.plan.add(task.task_id, kind=task.kind, model=task.model, submitted_at=now - age, now=now)
             if self._loop_task is None or self._loop_task.done():
                 self._loop_task = asyncio.create_task(self._poll_all())
             self._wake.set()
-        followed.sinks += (sink,)
+        else:
+            self._followed[task.task_id] = others + sinks
 
     def _leave(self, task_id: str, sink: _Sink) -> None:
-        followed = self._followed.get(task_id)
-        if followed is None:
+        sinks = self._followed.get(task_id)
+        if sinks is None:
             return
-        followed.sinks = tuple(other for other in followed.sinks if other is not sink)
-        if not followed.sinks:
-            del self._followed[task_id]
-            self.plan.discard(task_id)
-            self._wake.set()
+        others = tuple(other for other in sinks if other is not sink)
+        if others:
+            self._followed[task_id] = others
+            return
+        del self._followed[task_id]
+        self._troubles.pop(task_id, None)
+        self.plan.discard(task_id)
+        self._wake.set()
 
     def _settle(self, task_id: str, result: Task | BaseException) -> None:
-        followed = self._followed.pop(task_id, None)
-        if followed is not None:
-            for sink in followed.sinks:
-                sink(task_id, result)
+        self._troubles.pop(task_id, None)
+        for sink in self._followed.pop(task_id, ()):
+            sink(task_id, result)
 
     # -- the loop
 
@@ -349,19 +358,17 @@ class Poller:
                 self._settle(task_id, task)
             else:
                 self.plan.running(task_id, sent_at)
-                followed = self._followed.get(task_id)
-                if followed is not None:
-                    followed.missing, followed.missing_since, followed.failures = 0, None, 0
+                self._troubles.pop(task_id, None)
         finally:
             await turn.__aexit__(None, None, None)
 
     def _passing(self, task_id: str, error: AioError) -> None:
         now = self._clock()
-        followed = self._followed.get(task_id)
         own = 0
-        if followed is not None:
-            followed.failures += 1
-            own = followed.failures
+        if task_id in self._followed:
+            trouble = self._troubles.setdefault(task_id, _Trouble())
+            trouble.failures += 1
+            own = trouble.failures
         if isinstance(error, RateLimitError):
             self.budget.close_for(error.retry_after)
         elif isinstance(error, TransportError | ServerError) and now >= self._weather.pause_until:
@@ -380,16 +387,17 @@ class Poller:
 
     def _not_found(self, task_id: str, sent_at: float, error: NotFoundError) -> None:
         """A 404 soon after acceptance means running; one that stays means the task is gone."""
-        followed = self._followed.get(task_id)
-        if followed is None:
+        submitted_at = self.plan.submitted_at(task_id)
+        if submitted_at is None:
             return
         self._weather.failures = 0
-        followed.missing += 1
-        if followed.missing_since is None:
-            followed.missing_since = sent_at
-        young = sent_at - followed.submitted_at < self._grace
-        recent = sent_at - followed.missing_since < self._grace
-        if followed.missing >= _NOT_FOUND_TIMES and not young and not recent:
+        trouble = self._troubles.setdefault(task_id, _Trouble())
+        trouble.missing += 1
+        if trouble.missing_since is None:
+            trouble.missing_since = sent_at
+        young = sent_at - submitted_at < self._grace
+        recent = sent_at - trouble.missing_since < self._grace
+        if trouble.missing >= _NOT_FOUND_TIMES and not young and not recent:
             self.plan.discard(task_id)
             self._settle(task_id, error)
         else:

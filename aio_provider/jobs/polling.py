@@ -51,6 +51,8 @@ _STRAGGLER = 2.5
 
 @dataclass(slots=True, eq=False)
 class _Watch:
+    """A task that was asked after, or is to be asked at a time of its own."""
+
     id: str
     group: _Group
     submitted_at: float
@@ -60,13 +62,14 @@ class _Watch:
     look_at: float | None = None  # the pathfinder's next poll, as an age
     asking: bool = False
     expected: float = 0.0  # probability that the poll under way finds it done
-    token: int = 0  # heap entries of an older token are void
+    number: int = 0  # of its heap entries that stand; older ones are void
 
 
 @dataclass(slots=True, eq=False)
 class _Group:
     """The tasks of one model."""
 
+    index: int
     latency: LatencyModel
     low: float  # the shortest published latency
     fresh: list[_Due] = field(default_factory=list)  # by submission
@@ -112,37 +115,48 @@ class PollPlan:
         self._prior = prior or catalog_prior()
         self._random = random.Random(seed)
         self._groups: dict[tuple[str, str | None], _Group] = {}
+        self._in_order: list[_Group] = []
         self._watches: dict[str, _Watch] = {}
+        # Those not asked after yet: their group's index, when submitted, their heap entry's number. Of great
+        # many tasks nearly all: plain values, so that the garbage collector has nothing to look at.
+        self._fresh: dict[str, tuple[int, float, int]] = {}
         #: seconds between two requests in the long run, which is what the followed tasks share; 0: no limit
         self.spacing = 0.0
         self._seq = count()
 
     def __len__(self) -> int:
-        return len(self._watches)
+        return len(self._watches) + len(self._fresh)
 
     # -- tasks come and go
 
     def add(self, task_id: str, *, kind: str, model: str | None, submitted_at: float, now: float) -> None:
         """Follow a task."""
+        self.discard(task_id)
         group = self._group(kind, model)
-        watch = _Watch(task_id, group, submitted_at)
-        self._watches[task_id] = watch
         group.size += 1
         if not group.path_found and group.size >= _CROWD and not group.latency.count:
             group.path_found = True
-            watch.look_at = group.low / _FAR_BELOW
+            self._push(_Watch(task_id, group, submitted_at, look_at=group.low / _FAR_BELOW))
         elif group.scouted < _SCOUTS or self._random.random() < _SCOUT_SHARE:
             group.scouted += 1
-            watch.scout = self._random.uniform(0.3, 0.9)
-        self._push(watch)
+            self._push(_Watch(task_id, group, submitted_at, scout=self._random.uniform(0.3, 0.9)))
+        else:
+            number = next(self._seq)
+            self._fresh[task_id] = (group.index, submitted_at, number)
+            heapq.heappush(group.fresh, (submitted_at, number, task_id))
 
     def discard(self, task_id: str) -> None:
         """Follow a task no longer."""
-        watch = self._watches.pop(task_id, None)
+        watch = self._pop(task_id)
         if watch is not None:
-            watch.token += 1
-            watch.group.size -= 1
             watch.group.latency.left(watch.seen_running)
+
+    def submitted_at(self, task_id: str) -> float | None:
+        """When a task was submitted; ``None`` for one that is not followed."""
+        if task_id in self._fresh:
+            return self._fresh[task_id][1]
+        watch = self._watches.get(task_id)
+        return None if watch is None else watch.submitted_at
 
     # -- polls
 
@@ -162,24 +176,29 @@ class PollPlan:
 
         It is taken to be asked until :meth:`running`, :meth:`ended` or :meth:`lost` is called.
         """
-        best: _Watch | None = None
+        best: str | None = None
         best_chance = -1.0
         for group in self._groups.values():
             if not group.size:
                 continue
             self._tend(group, now, pressed)
-            due, watch = self._group_due(group, pressed, now)
-            if watch is None or due > now:
+            due, task_id = self._group_due(group, pressed, now)
+            if task_id is None or due > now:
                 continue
-            chance = group.latency.done_by(now - watch.submitted_at, watch.seen_running or 0.0)
+            watch = self._watches.get(task_id)
+            if watch is None:
+                chance = group.latency.done_by(now - self._fresh[task_id][1])
+            else:
+                chance = group.latency.done_by(now - watch.submitted_at, watch.seen_running or 0.0)
             if chance > best_chance:
-                best, best_chance = watch, chance
-        if best is None:
-            return None
-        best.asking = True
-        best.token += 1
-        best.expected = best_chance
-        return best.id
+                best, best_chance = task_id, chance
+        if best is not None:
+            asked = self._known(best)
+            assert asked is not None
+            asked.asking = True
+            asked.number = next(self._seq)
+            asked.expected = best_chance
+        return best
 
     def sure(self, now: float) -> bool:
         """Whether some task is almost surely done."""
@@ -187,7 +206,7 @@ class PollPlan:
 
     def running(self, task_id: str, sent_at: float) -> None:
         """The poll sent at ``sent_at`` found the task running."""
-        watch = self._watches.get(task_id)
+        watch = self._known(task_id)
         if watch is None:
             return
         group = watch.group
@@ -207,12 +226,10 @@ class PollPlan:
 
     def ended(self, task_id: str, answered_at: float) -> None:
         """The poll answered at ``answered_at`` found the task done."""
-        watch = self._watches.pop(task_id, None)
+        watch = self._pop(task_id)
         if watch is None:
             return
         group = watch.group
-        group.size -= 1
-        watch.token += 1
         group.latency.left(watch.seen_running)
         group.latency.ended(watch.seen_running or 0.0, answered_at - watch.submitted_at)
         if watch.expected > 0.9:
@@ -220,7 +237,7 @@ class PollPlan:
 
     def lost(self, task_id: str, again_at: float) -> None:
         """The poll had no usable answer; ask again, but not before ``again_at``."""
-        watch = self._watches.get(task_id)
+        watch = self._known(task_id)
         if watch is not None:
             watch.asking = False
             watch.not_before = again_at
@@ -238,8 +255,24 @@ class PollPlan:
         group = self._groups.get((kind, model))
         if group is None:
             low, high = self._prior(kind, model)
-            group = self._groups[kind, model] = _Group(LatencyModel(low, high), low)
+            group = _Group(len(self._in_order), LatencyModel(low, high), low)
+            self._groups[kind, model] = group
+            self._in_order.append(group)
         return group
+
+    def _known(self, task_id: str) -> _Watch | None:
+        """A followed task with all there is to remember of it."""
+        if task_id in self._fresh:
+            index, submitted_at, _ = self._fresh.pop(task_id)
+            self._watches[task_id] = _Watch(task_id, self._in_order[index], submitted_at)
+        return self._watches.get(task_id)
+
+    def _pop(self, task_id: str) -> _Watch | None:
+        watch = self._known(task_id)
+        if watch is not None:
+            del self._watches[task_id]
+            watch.group.size -= 1
+        return watch
 
     def _tend(self, group: _Group, now: float, pressed: bool) -> None:
         """Bring a group's figures up to date."""
@@ -256,7 +289,7 @@ class PollPlan:
 
     def _rebuild(self, group: _Group) -> None:
         group.built = group.latency.version
-        watches = [watch for _, _, watch, token in group.spare if token == watch.token]
+        watches = [self._watches[entry[2]] for entry in group.spare if self._stands(entry)]
         group.spare.clear()
         group.sure.clear()
         for watch in watches:
@@ -264,14 +297,14 @@ class PollPlan:
 
     def _push(self, watch: _Watch) -> None:
         group = watch.group
-        watch.token += 1
-        number = next(self._seq)
-        special = watch.scout is not None or watch.look_at is not None
-        if not special and watch.seen_running is None and watch.not_before == -math.inf:
-            heapq.heappush(group.fresh, (watch.submitted_at, number, watch, watch.token))
-            return
-        heapq.heappush(group.spare, (self._due(watch, False), number, watch, watch.token))
-        heapq.heappush(group.sure, (self._due(watch, True), number, watch, watch.token))
+        watch.number = number = next(self._seq)
+        self._watches[watch.id] = watch
+        heapq.heappush(group.spare, (self._due(watch, False), number, watch.id))
+        heapq.heappush(group.sure, (self._due(watch, True), number, watch.id))
+
+    def _stands(self, entry: _Due) -> bool:
+        watch = self._watches.get(entry[2])
+        return watch is not None and watch.number == entry[1]
 
     def _due(self, watch: _Watch, pressed: bool) -> float:
         latency = watch.group.latency
@@ -283,45 +316,45 @@ class PollPlan:
             known = watch.seen_running
             age = watch.group.sure_age() if known is None else latency.sure_age(_SURE_AGAIN, _MISS, known)
         else:
-            age = self._spare_age(watch)
+            age = self._spare_age(watch.group, watch.seen_running or 0.0)
         if watch.seen_running is not None:
             # Whatever the figures say, never hammer on one task; a straggler may well never end.
             straggler = watch.seen_running > _STRAGGLER * latency.quantile(0.5)
             age = max(age, watch.seen_running * (1.2 if straggler else 1.01) + 0.02)
         return max(watch.submitted_at + age, watch.not_before)
 
-    def _spare_age(self, watch: _Watch) -> float:
+    def _spare_age(self, group: _Group, known: float) -> float:
         """When a poll that costs nobody a turn is worth it, as an age."""
-        group, known = watch.group, watch.seen_running or 0.0
         looks = group.looks()
         if self.spacing:
             # As many as there are requests for while a task runs: the others want theirs too. Not all have
             # the same age, so there are some more than that.
-            looks = min(looks, _SHARE * group.latency.quantile(0.5) / (self.spacing * len(self._watches)))
+            looks = min(looks, _SHARE * group.latency.quantile(0.5) / (self.spacing * len(self)))
         if looks < _FEW_LOOKS:
             return group.sure_age() if not known else group.latency.sure_age(_SURE_AGAIN, _MISS, known)
         return group.latency.next_look(looks, known)
 
-    def _group_due(self, group: _Group, pressed: bool, now: float = math.inf) -> tuple[float, _Watch | None]:
+    def _group_due(self, group: _Group, pressed: bool, now: float = math.inf) -> tuple[float, str | None]:
         """The group's first due task. Stale keys are mended as they come to the top."""
         heap = group.sure if pressed else group.spare
         while heap:
-            due, number, watch, token = heap[0]
-            if token != watch.token:
+            due, number, task_id = heap[0]
+            if not self._stands(heap[0]):
                 heapq.heappop(heap)
                 continue
-            today = self._due(watch, pressed)
+            today = self._due(self._watches[task_id], pressed)
             if today > due + 1e-9 and due <= now:
-                heapq.heapreplace(heap, (today, number, watch, token))
+                heapq.heapreplace(heap, (today, number, task_id))
                 continue
             break
         fresh = group.fresh
-        while fresh and fresh[0][3] != fresh[0][2].token:
+        while fresh and self._fresh.get(fresh[0][2], _NOBODY)[2] != fresh[0][1]:
             heapq.heappop(fresh)
-        first = heap[0] if heap else None
-        due = self._due(fresh[0][2], pressed) if fresh else math.inf
-        if first is not None and first[0] <= due:
-            return first[0], first[2]
+        due = math.inf
+        if fresh:
+            due = fresh[0][0] + (group.sure_age() if pressed else self._spare_age(group, 0.0))
+        if heap and heap[0][0] <= due:
+            return heap[0][0], heap[0][2]
         return due, fresh[0][2] if fresh else None
 
 
@@ -340,4 +373,6 @@ def catalog_prior(scale: float = 1.0) -> Callable[[str, str | None], tuple[float
     return prior
 
 
-_Due = tuple[float, int, _Watch, int]
+#: when, a number that tells whether it still stands, the task's id
+_Due = tuple[float, int, str]
+_NOBODY = (-1, 0.0, -1)

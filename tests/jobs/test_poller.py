@@ -393,8 +393,11 @@ def only_our_garbage() -> Iterator[None]:
     gc.unfreeze()
 
 
-async def _watch_many_thousand(*, each: Callable[[], None]) -> None:
-    poller = Poller(Service(), MemoryRateBudget(60), PollPlan(lambda kind, model: (3600.0, 7200.0)))
+async def _watch_many_thousand(
+    *, each: Callable[[], None], then: Callable[[], None] = lambda: None, plan: PollPlan | None = None
+) -> None:
+    plan = PollPlan(lambda kind, model: (3600.0, 7200.0)) if plan is None else plan  # an empty one is falsy
+    poller = Poller(Service(), MemoryRateBudget(60), plan)
 
     async def batch(index: int) -> None:
         now = time.time()
@@ -409,6 +412,7 @@ async def _watch_many_thousand(*, each: Callable[[], None]) -> None:
     while len(poller) < 20_000:
         await asyncio.sleep(0)
         each()
+    then()
     for one in batches:
         one.cancel()
     await asyncio.gather(*batches, return_exceptions=True)
@@ -432,14 +436,47 @@ async def test_many_thousand_tasks_are_light() -> None:
 
 @pytest.mark.usefixtures("only_our_garbage")
 async def test_many_thousand_tasks_are_never_in_the_way() -> None:
-    steps: list[float] = []
-    last = time.thread_time()
+    """Each of twenty batches takes on a few tasks, then everybody else has a turn; no time is measured."""
+    plan = _Counting()
+    before, most = 0, 0
 
     def measure() -> None:
-        nonlocal last
-        now = time.thread_time()
-        steps.append(now - last)
-        last = now
+        nonlocal before, most
+        before, most = len(plan), max(most, len(plan) - before)
 
-    await _watch_many_thousand(each=measure)
-    assert max(steps) < 0.25, "50 ms, and what measuring coverage adds"
+    await _watch_many_thousand(each=measure, plan=plan)
+    assert 20 <= most <= 20 * 50 + 1, "a hundredth of the tasks of each batch"
+    assert plan.most_at_once < 200, "keys that are mended or put anew in one step of the loop"
+
+
+@pytest.mark.usefixtures("only_our_garbage")
+async def test_many_thousand_tasks_are_nothing_to_the_garbage_collector() -> None:
+    """Its pauses grow with the objects it looks at, and fall on the whole triggerer."""
+    before = len(gc.get_objects())
+    kept = 0
+
+    def count() -> None:
+        nonlocal kept
+        gc.collect()
+        kept = len(gc.get_objects()) - before
+
+    await _watch_many_thousand(each=lambda: None, then=count)
+    assert kept < 0.3 * 20_000, "objects for each task"
+
+
+class _Counting(PollPlan):
+    """A plan that counts its steps between two looks at the clock of :meth:`next_due`."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda kind, model: (3600.0, 7200.0))
+        self.steps = self.most_at_once = 0
+
+    def next_due(self, now: float, pressed: bool) -> float | None:
+        self.steps = 0
+        due = super().next_due(now, pressed)
+        self.most_at_once = max(self.most_at_once, self.steps)
+        return due
+
+    def _due(self, watch: Any, pressed: bool) -> float:
+        self.steps += 1
+        return super()._due(watch, pressed)
