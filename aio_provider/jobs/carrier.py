@@ -155,8 +155,8 @@ class Carrier:
         """The service's refusal, with how many jobs are left and what they need."""
         jobs = "1 job was" if self.unpaid == 1 else f"{self.unpaid:,} jobs were"
         return InsufficientCreditsError(
-            f"{str(error).rstrip('.')}. {jobs} not submitted, which need about {self.unpaid_credits:,.6g} credits. "
-            "Top up and run again: what is done is not paid for again.",
+            f"{str(error).rstrip('.')}. {jobs} not submitted, which need about {self.unpaid_credits:,.6g} "
+            "credits. Top up and run again: what is done is not paid for again.",
             status=error.status,
             type=error.type,
         )

@@ -287,9 +287,7 @@ async def test_out_of_credits_collects_what_is_in_flight(sandbox: Sandbox, book:
     sandbox.credits = 25
     outcomes: list[Outcome] = []
     async with runner_of(sandbox, book, concurrency=1) as runner:
-        with pytest.raises(
-            InsufficientCreditsError, match="[^.]\\. 7 jobs were not submitted, which need about 35"
-        ):
+        with pytest.raises(InsufficientCreditsError, match="7 jobs were not submitted, which need about 35"):
             async for outcome in runner.run(jobs):
                 outcomes.append(outcome)
         assert statuses(outcomes) == {SUCCEEDED: 5, NOT_SUBMITTED: 7}
