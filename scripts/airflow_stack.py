@@ -28,9 +28,16 @@ import psutil
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 
-# Without this option the scheduler and the triggerer serve task logs on every interface of the machine.
+#: the same with the CeleryExecutor; several of a kind are told apart by a number
+CELERY_COMPONENTS = (*COMPONENTS, "triggerer-2", "celery-worker-1", "celery-worker-2")
+
+# Without this option scheduler, triggerer and worker serve task logs on every interface of the machine.
 # The UI does not need it here: it reads the log files, which are on the same disk.
-_ARGUMENTS = {"scheduler": ["--skip-serve-logs"], "triggerer": ["--skip-serve-logs"]}
+_ARGUMENTS = {
+    "scheduler": ["--skip-serve-logs"],
+    "triggerer": ["--skip-serve-logs"],
+    "celery worker": ["--skip-serve-logs", "--without-mingle", "--without-gossip"],
+}
 
 RECORD = "running.json"  # in the home: what is to be stopped
 
@@ -57,12 +64,15 @@ def free_port() -> int:
 
 class AirflowStack:
     """
-    Airflow's four components with a SQLite database in ``home``; a context manager.
+    Airflow's components on one database; a context manager.
 
     :param home: AIRFLOW_HOME: database, logs and configuration. Created where missing.
     :param dag_folders: the folders whose DAG files are served.
     :param parallelism: how many task instances may hold a worker slot at once.
     :param env: more environment variables for every component (a connection, for example).
+    :param components: which to start: :data:`COMPONENTS`, or :data:`CELERY_COMPONENTS` with an ``env`` that
+        names the executor, its broker and a database that all of them reach.
+    :param database: SQLAlchemy URL of the metadata database; by default a SQLite file in ``home``.
 
     ``home/running.json`` names what runs, for :func:`stop_recorded`. A guard process acts on it when this one
     is gone without having stopped the stack (killed, say); nothing outlives it but by :meth:`leave`.
@@ -75,8 +85,12 @@ class AirflowStack:
         *,
         parallelism: int = 4,
         env: Mapping[str, str] | None = None,
+        components: Sequence[str] = COMPONENTS,
+        database: str | None = None,
     ) -> None:
         self.home = Path(home).resolve()
+        self.components = components
+        self.database = database or f"sqlite:///{self.home / 'airflow.db'}"
         self.record = self.home / RECORD
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -111,7 +125,7 @@ class AirflowStack:
             # Separate processes, one secret: each would make up its own.
             "API__SECRET_KEY": secrets.token_hex(32),
             "API_AUTH__JWT_SECRET": secrets.token_hex(32),
-            "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}",
+            "DATABASE__SQL_ALCHEMY_CONN": self.database,
             "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
             "DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
@@ -143,7 +157,7 @@ class AirflowStack:
             self.home.mkdir(parents=True, exist_ok=True)
             (self.home / "passwords.json").write_text(json.dumps({self.user: self.password}))
             self._migrate(timeout)
-            for component in COMPONENTS:
+            for component in self.components:
                 self.start_component(component)
             self._wait(self._healthy, deadline, "Airflow to become healthy", every=0.3)
             self.check_loopback_only()
@@ -184,7 +198,9 @@ class AirflowStack:
 
     def start_component(self, component: str) -> int:
         """Start one of Airflow's components. Returns its pid."""
-        return self.spawn(component, [*_airflow(), component, *_ARGUMENTS.get(component, [])])
+        kind = component.rstrip("-0123456789").replace("celery-", "celery ")
+        name = ["--celery-hostname", f"{component}@%h"] if kind == "celery worker" else []
+        return self.spawn(component, [*_airflow(), *kind.split(), *_ARGUMENTS.get(kind, []), *name])
 
     def spawn(self, component: str, command: Sequence[str]) -> int:
         """

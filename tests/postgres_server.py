@@ -1,4 +1,4 @@
-"""PostgreSQL for tests: an empty schema of its own for each, or a skip that says why."""
+"""PostgreSQL for tests: an empty schema or database of its own for each, or a skip that says why."""
 
 from __future__ import annotations
 
@@ -19,6 +19,38 @@ def schema() -> Iterator[str]:
 
     Skips where there is no server; fails there when ``AIO_TEST_REQUIRE_SERVICES=1``.
     """
+    engine = _server()
+    name = f"aio_test_{secrets.token_hex(6)}"
+    try:
+        with engine.begin() as conn:
+            conn.execute(sa.text(f"CREATE SCHEMA {name}"))
+        options = {"options": f"-csearch_path={name}"}
+        yield engine.url.set(query=options).render_as_string(hide_password=False)
+    finally:
+        with engine.begin() as conn:
+            conn.execute(sa.text(f"DROP SCHEMA IF EXISTS {name} CASCADE"))
+        engine.dispose()
+
+
+@contextmanager
+def database() -> Iterator[str]:
+    """The URL of an empty database on that server, for what needs one to itself (Airflow); dropped at the end.
+
+    Skips and fails as :func:`schema` does.
+    """
+    engine = _server().execution_options(isolation_level="AUTOCOMMIT")
+    name = f"aio_test_{secrets.token_hex(6)}"
+    try:
+        with engine.connect() as conn:
+            conn.execute(sa.text(f"CREATE DATABASE {name}"))
+        yield engine.url.set(database=name).render_as_string(hide_password=False)
+    finally:
+        with engine.connect() as conn:
+            conn.execute(sa.text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+        engine.dispose()
+
+
+def _server() -> sa.engine.Engine:
     server = os.environ.get("AIO_TEST_POSTGRES_URL") or DEFAULT
     url = sa.engine.make_url(server).set(drivername="postgresql+psycopg2")
     try:
@@ -29,12 +61,4 @@ def schema() -> Iterator[str]:
         if os.environ.get("AIO_TEST_REQUIRE_SERVICES") == "1":
             raise
         pytest.skip(f"no PostgreSQL (AIO_TEST_POSTGRES_URL, else 127.0.0.1:5432): {type(error).__name__}")
-    name = f"aio_test_{secrets.token_hex(6)}"
-    try:
-        with engine.begin() as conn:
-            conn.execute(sa.text(f"CREATE SCHEMA {name}"))
-        yield url.set(query={"options": f"-csearch_path={name}"}).render_as_string(hide_password=False)
-    finally:
-        with engine.begin() as conn:
-            conn.execute(sa.text(f"DROP SCHEMA IF EXISTS {name} CASCADE"))
-        engine.dispose()
+    return engine

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import subprocess
 import sys
@@ -16,19 +15,13 @@ from aio_provider.api.errors import ConfigurationError
 from aio_provider.jobs import shared_windows
 from aio_provider.jobs.pacing import PacedBudget, rate_budget
 from aio_provider.jobs.shared_windows import shared_window
+from tests import redis_server
 
 
 @pytest.fixture
 def redis_url() -> Iterator[str]:
-    redis = pytest.importorskip("redis")
-    url = os.environ.get("AIO_TEST_REDIS_URL") or "redis://127.0.0.1:6379/9"
-    try:
-        redis.Redis.from_url(url, socket_connect_timeout=2).ping()
-    except redis.RedisError as error:
-        if os.environ.get("AIO_TEST_REQUIRE_SERVICES") == "1":
-            raise
-        pytest.skip(f"no Redis (AIO_TEST_REDIS_URL, else 127.0.0.1:6379): {type(error).__name__}")
-    yield url
+    with redis_server.url() as url:
+        yield url
 
 
 @pytest.fixture(params=["file", "postgresql", "redis"])
