@@ -134,7 +134,7 @@ class _Batch:
         fire_at = min(trigger.deadline, trigger.wake_at or trigger.deadline)
         if trigger.deadline <= time.time():  # it passed while nobody looked: the triggerer was down
             fire_at = time.time() + _LATE_LOOK
-        left = len({task.task_id for task in self._tasks()})
+        left = len({aio_task_id for group in trigger.groups for aio_task_id, _ in group["tasks"]})
         if not left and trigger.wake_at is not None:
             await asyncio.sleep(max(fire_at - time.time(), 0.0))
             return WAKE
