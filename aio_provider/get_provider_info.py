@@ -110,7 +110,7 @@ def get_provider_info() -> dict[str, Any]:
                 "ui-field-behaviour": UI_FIELD_BEHAVIOUR,
             }
         ],
-        "extra-links": ["aio_provider.links.aio.AioTaskLink"],
+        "extra-links": ["aio_provider.links.aio.AioTaskLink", "aio_provider.links.aio.AioOutputLink"],
         "task-decorators": [
             {"name": f"aio_{name}", "class-name": f"aio_provider.decorators.aio.aio_{name}_task"}
             for name in _DECORATORS

@@ -61,7 +61,7 @@ def iso(seconds: float | None) -> str | None:
 
 
 def tell_assets(
-    context: Context, *, rows: int, credits: float | None, failures: int, reused: int = 0
+    context: Context, *, rows: int, credits: float | None, failures: int, reused: int = 0, **more: int
 ) -> None:
     """Put rows, credits and failures on the asset events of the task's outlets.
 
@@ -69,6 +69,7 @@ def tell_assets(
     :param credits: what they cost, by the service's own account; ``None`` where it does not say.
     :param failures: rows without a result.
     :param reused: rows that were paid for earlier.
+    :param more: further counts.
     """
     outlets = getattr(context.get("task"), "outlets", None) or ()
     events: Any = context.get("outlet_events")
@@ -76,11 +77,15 @@ def tell_assets(
         return
     for outlet in outlets:
         if hasattr(outlet, "uri"):  # an asset; an alias has none before the task names one
-            events[outlet].extra = {"rows": rows, "credits": credits, "failures": failures, "reused": reused}
+            figures = {"rows": rows, "credits": credits, "failures": failures, "reused": reused}
+            events[outlet].extra = figures | more
 
 
 def openlineage(inputs: Iterable[str], outputs: Iterable[str]) -> Any:
-    """URLs as OpenLineage datasets: origin and path, without the query, which may hold a signature."""
+    """URLs as OpenLineage datasets: origin and path, without the query, which may hold a signature.
+
+    A path of this machine is one of the origin ``file``.
+    """
     from urllib.parse import urlsplit
 
     from airflow.providers.common.compat.openlineage.facet import Dataset
@@ -89,7 +94,12 @@ def openlineage(inputs: Iterable[str], outputs: Iterable[str]) -> Any:
     def datasets(urls: Iterable[str]) -> list[Dataset]:
         parts = [urlsplit(url) for url in urls]
         return [
-            Dataset(namespace=f"{p.scheme}://{p.netloc.rpartition('@')[2]}", name=p.path or "/")
+            Dataset(
+                namespace="file"
+                if p.scheme in ("", "file")
+                else f"{p.scheme}://{p.netloc.rpartition('@')[2]}",
+                name=p.path or "/",
+            )
             for p in parts
         ]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -36,6 +36,7 @@ class Flight:
 
     :param submitted_at: seconds since the epoch.
     :param reserved: credits set aside for it under ``max_credits``.
+    :param reused: another run submitted it, and paid.
     """
 
     key: str
@@ -44,6 +45,7 @@ class Flight:
     model: str | None
     submitted_at: float
     reserved: float = 0.0
+    reused: bool = False
 
 
 @dataclass(slots=True)
@@ -111,7 +113,7 @@ class Keeper(Protocol):
     def intend(self, jobs: Sequence[Job]) -> None:
         """These are sent next."""
 
-    def record(self, jobs: Sequence[Job], entries: Sequence[Entry]) -> None:
+    def record(self, entries: Sequence[Entry]) -> None:
         """What has become of them."""
 
 
@@ -236,21 +238,31 @@ class Waves:
                 state = JobState.FAILED if entry is None else entry.state
                 self._tally.count(state, entry.credits if entry else None, reused=entry is not None)
         elif entry.state is JobState.ACCEPTED:
-            wave.flights.append(_flight(job, entry))
+            wave.flights.append(self._found(job, entry))
         elif entry.state is JobState.INTENDED:
             wave.elsewhere += 1
         elif len(chosen) >= size:
             return False
         else:
-            amount = self._limit.amount(job)
+            amount = self._limit.amount(job, entry)
             if not self._fits(amount):
                 if self._limit.reserved:
                     return False  # what is in flight may turn out cheaper
                 self._tally.over_limit += 1
                 return True
-            self._limit.reserved += amount if self._limit.limit is not None else 0.0
+            self._limit.reserved += amount
             chosen.append(_Chosen(place, job, entry, amount))
         return True
+
+    def _found(self, job: Job, entry: Entry) -> Flight:
+        """A task that was in flight already, of an earlier attempt or of another run."""
+        assert entry.task_id is not None, "an accepted job has a task id"
+        at = entry.submitted_at.timestamp() if entry.submitted_at is not None else self._wall()
+        own = _whose(entry.labels) == _whose(job.labels)
+        amount = self._limit.amount(job, entry) if own else 0.0
+        self._limit.reserved += amount
+        request = job.request
+        return Flight(entry.key, entry.task_id, request.kind, request.model, at, amount, not own)
 
     def _fits(self, amount: float) -> bool:
         limit = self._limit
@@ -302,7 +314,7 @@ class Waves:
             if isinstance(answer, asyncio.CancelledError):
                 self._give_up([one], unsent)
             elif isinstance(answer, BaseException):
-                self._free(one.amount)
+                self._limit.free(one.amount)
                 fatal = fatal or answer
             else:
                 self._settle(one, answer, wave, unsent)
@@ -337,27 +349,23 @@ class Waves:
             self._limit.settle(one.job, one.amount, None)
             self._tally.count(JobState.UNKNOWN, None)
         elif answer.fate is Fate.REFUSED:
-            self._free(one.amount)
+            self._limit.free(one.amount)
             self._tally.count(JobState.FAILED, 0.0)
         elif answer.fate is Fate.TAKEN:
-            self._free(one.amount)
+            self._limit.free(one.amount)
             wave.elsewhere += 1
         else:
             self._give_up([one], unsent)
 
     def _give_up(self, group: Iterable[_Chosen], unsent: list[int]) -> None:
         for one in group:
-            self._free(one.amount)
+            self._limit.free(one.amount)
             unsent.append(one.place)
-
-    def _free(self, amount: float) -> None:
-        if self._limit.limit is not None:
-            self._limit.free(amount)
 
     async def _keep(self, jobs: Sequence[Job]) -> None:
         if self._keeper is not None:
             entries = await self._ledger.get([job.key for job in jobs])
-            self._keeper.record(jobs, list(entries.values()))
+            self._keeper.record(list(entries.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,7 +376,6 @@ class _Chosen:
     amount: float
 
 
-def _flight(job: Job, entry: Entry) -> Flight:
-    assert entry.task_id is not None, "an accepted job has a task id"
-    at = entry.submitted_at.timestamp() if entry.submitted_at is not None else time.time()
-    return Flight(entry.key, entry.task_id, job.request.kind, job.request.model, at)
+def _whose(labels: Mapping[str, str]) -> list[str]:
+    """Which Airflow task instance, over all its attempts."""
+    return [str(labels.get(name)) for name in ("dag_id", "run_id", "task_id", "map_index")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aio_provider.operators.base import AioBaseOperator
 from aio_provider.operators.chat import AioChatOperator
 from aio_provider.operators.download import AioDownloadOperator
+from aio_provider.operators.from_parquet import AioGenerateFromParquetOperator
 from aio_provider.operators.generate import (
     AioGenerateImageOperator,
     AioGenerateMusicOperator,
@@ -21,6 +22,7 @@ __all__ = [
     "AioBaseOperator",
     "AioChatOperator",
     "AioDownloadOperator",
+    "AioGenerateFromParquetOperator",
     "AioGenerateImageOperator",
     "AioGenerateMusicOperator",
     "AioGenerateOperator",

@@ -69,7 +69,7 @@ class Found(NamedTuple):
 
 
 # What Airflow itself allows a deferral, for a triggerer that is down; it must not cut our own deadline short.
-_DEFERRAL_MARGIN = timedelta(minutes=10)
+DEFERRAL_MARGIN = timedelta(minutes=10)
 
 
 class AioBaseOperator(BaseOperator):
@@ -133,13 +133,13 @@ class AioBaseOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        _one_of("on_unknown", on_unknown, ("hold", "resubmit"))
-        _one_of("reuse", reuse, ("run", "always", "never"))
+        one_of("on_unknown", on_unknown, ("hold", "resubmit"))
+        one_of("reuse", reuse, ("run", "always", "never"))
         self.model = model
         self.request_params = request_params
         self.aio_conn_id = aio_conn_id
         self.deferrable = deferrable
-        self.deadline = _positive_seconds(deadline)
+        self.deadline = positive_seconds(deadline)
         self.retry_failed = retry_failed
         self.on_unknown = on_unknown
         self.reuse = reuse
@@ -187,7 +187,7 @@ class AioBaseOperator(BaseOperator):
                 return self._resume(context, record, identity, event)
         finally:
             record.close()
-        patience = timedelta(seconds=max(trigger.deadline - time.time(), 0.0)) + _DEFERRAL_MARGIN
+        patience = timedelta(seconds=max(trigger.deadline - time.time(), 0.0)) + DEFERRAL_MARGIN
         self.defer(
             trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout or patience
         )
@@ -397,12 +397,14 @@ class AioBaseOperator(BaseOperator):
             AioTaskLink.persist(context, url)
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Check an argument that has to be one of a few words, when the DAG file is parsed."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
 
 
-def _positive_seconds(deadline: timedelta | float | None) -> float | None:
+def positive_seconds(deadline: timedelta | float | None) -> float | None:
+    """Check a deadline, and give it in seconds."""
     seconds = deadline.total_seconds() if isinstance(deadline, timedelta) else deadline
     if seconds is not None and (isinstance(seconds, bool) or not seconds > 0):
         raise ValueError(f"deadline must be a positive number of seconds or a timedelta, not {deadline!r}.")

@@ -1,0 +1,84 @@
+"""Where a batch reads and writes: Airflow's paths and connections as plain fsspec URLs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+
+def plain_url(path: Any) -> str:
+    """A path or URL as text that fsspec takes, without the connection id that Airflow's URLs may hold.
+
+    :param path: text, ``os.PathLike``, or Airflow's ``ObjectStoragePath``.
+    """
+    text = _text(path)
+    parts = urlsplit(text)
+    if parts.scheme == "file":
+        return parts.path
+    _, at, bucket = parts.netloc.rpartition("@")
+    return text.replace(parts.netloc, bucket, 1) if at else text
+
+
+@contextmanager
+def airflow_storage(*paths: Any) -> Iterator[None]:
+    """While this lasts, fsspec reaches these paths with the credentials of the connections they name.
+
+    :raises AirflowFailException: two connections for one kind of storage.
+    """
+    wanted: dict[str, tuple[str, dict[str, Any]]] = {}
+    for path in paths:
+        text = _text(path)
+        parts = urlsplit(text)
+        conn_id = parts.netloc.rpartition("@")[0] or getattr(path, "conn_id", None)
+        if not parts.scheme or not conn_id:
+            continue
+        known = wanted.get(parts.scheme)
+        if known is not None and known[0] != conn_id:
+            raise AirflowFailException(
+                f"input_path and output_path are both {parts.scheme}:// and name two connections, "
+                f"{known[0]!r} and {conn_id!r}; use one that may read and write both. Nothing was sent."
+            )
+        wanted[parts.scheme] = conn_id, _options(text)
+    if not wanted:
+        yield
+        return
+    import fsspec.config
+
+    before = {scheme: fsspec.config.conf.get(scheme) for scheme in wanted}
+    fsspec.config.conf.update({scheme: options for scheme, (_, options) in wanted.items()})
+    try:
+        yield
+    finally:
+        for scheme, options in before.items():
+            if options is None:
+                fsspec.config.conf.pop(scheme, None)
+            else:
+                fsspec.config.conf[scheme] = options
+
+
+def output_of(output_path: Any, input_path: Any, map_index: int) -> str:
+    """Where a task instance writes: a mapped one that is given a folder has a file of its own there."""
+    output = _text(output_path)
+    if map_index < 0 or not output.endswith("/"):
+        return output
+    stem = PurePosixPath(urlsplit(_text(input_path)).path).stem
+    plain = "".join(c if c.isalnum() or c in "-_.=" else "_" for c in stem)
+    return f"{output}{plain}-{map_index}.parquet"
+
+
+def _options(text: str) -> dict[str, Any]:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    return dict(ObjectStoragePath(text).fs.storage_options)
+
+
+def _text(path: Any) -> str:
+    if isinstance(path, str):
+        return path
+    return os.fspath(path) if isinstance(path, os.PathLike) else str(path)
