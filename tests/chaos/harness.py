@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from mmap import mmap
 from pathlib import Path
 
 import pandas as pd
@@ -70,6 +71,7 @@ class Case:
         self.ledger = ledger
         self.path = folder / "out.parquet"
         self.tally = tally
+        self.in_air = mmap(-1, 1)  # shared with the process that is killed
         self.kind = "chat" if seed % 5 == 4 else "image"
         self.faults = seed % 2 == 1
         # All at once, or 80 requests a second: then kills find every stage of the run, not only its start.
@@ -114,7 +116,7 @@ class Case:
         if child == 0:
             trap = moment if isinstance(moment, Trap) else None
             environment = {**self.sandbox.environment(ledger=self.ledger), **self.limit}
-            victim.run(self.rows, self.kind, self.path, environment, trap)
+            victim.run(self.rows, self.kind, self.path, environment, trap, self.in_air)
         if isinstance(moment, float):
             time.sleep(moment)  # the very subject of the test: a moment of real time
             os.kill(child, signal.SIGKILL)
@@ -126,9 +128,17 @@ class Case:
             if os.WEXITSTATUS(status):
                 self._problem(f"the run failed with exit status {os.WEXITSTATUS(status)}")
             return False
+        self._at_most_in_the_air()
         self.tally.kills += 1
         self.tally.points[moment.point if isinstance(moment, Trap) else "at random"] += 1
         return True
+
+    def _at_most_in_the_air(self) -> None:
+        """After a kill only what was in the air can become unknown."""
+        with Ledger.open(self.ledger) as ledger:
+            intended = sum(1 for _ in ledger.entries(state=JobState.INTENDED))
+        if intended > self.in_air[0]:
+            self._problem(f"{intended} intents stand, though {self.in_air[0]} submissions were in the air")
 
     def _finish(self) -> None:
         if self._start(None):

@@ -10,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,17 @@ class Trap:
     delay: float = 0.0
 
 
-def run(rows: pd.DataFrame, kind: str, path: Path, environment: dict[str, str], trap: Trap | None) -> None:
-    """Make everything for ``rows``; does not return. Exit status 0: done, 1: an error, on stderr."""
+def run(
+    rows: pd.DataFrame, kind: str, path: Path, environment: dict[str, str], trap: Trap | None, in_air: mmap
+) -> None:
+    """Make everything for ``rows``; does not return. Exit status 0: done, 1: an error, on stderr.
+
+    :param in_air: its first byte is kept at the number of submissions whose answer is not on record yet.
+    """
     status = 1
     try:
         os.environ.update(environment)
+        _count(in_air)
         if trap is not None:
             _set(trap)
         with warnings.catch_warnings():
@@ -62,6 +69,30 @@ def run(rows: pd.DataFrame, kind: str, path: Path, environment: dict[str, str], 
             traceback.print_exc()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _count(in_air: mmap) -> None:
+    """Count from the moment a job asks for its intent to the moment its answer is on the disk."""
+    keys: set[str] = set()
+
+    def counted(name: str) -> None:
+        inner = getattr(AsyncLedger, name)
+
+        async def verb(self: AsyncLedger, item: Any, *args: Any) -> Any:
+            key = getattr(item, "key", item)
+            if name == "intend":
+                keys.add(key)
+                in_air[0] = len(keys)
+            answer = await inner(self, item, *args)
+            if name != "intend" or not answer:
+                keys.discard(key)
+                in_air[0] = len(keys)
+            return answer
+
+        setattr(AsyncLedger, name, verb)
+
+    for name in ("intend", "accept", "finish", "hold", "release"):
+        counted(name)
 
 
 def _set(trap: Trap) -> None:
