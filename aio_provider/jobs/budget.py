@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from statistics import median
 from typing import TYPE_CHECKING
 
 from aio_provider.api.prices import CreditRange, price
@@ -14,10 +13,10 @@ from aio_provider.jobs.job import Job
 
 if TYPE_CHECKING:
     from aio_provider.api.requests import GenerationRequest
-    from aio_provider.jobs.ledger import Ledger
+    from aio_provider.jobs.ledger import Entry, Ledger
 
-#: past charges looked at for one model
-_PAST = 500
+#: requests looked at together
+_SOME = 500
 
 
 @dataclass(frozen=True)
@@ -39,25 +38,20 @@ class Estimate:
         return sum(self.counts.values())
 
 
-def estimate(requests: Iterable[GenerationRequest | Job], ledger: Ledger | None = None) -> Estimate:
+def estimate(
+    requests: Iterable[GenerationRequest | Job], ledger: Ledger | None = None, *, scope: str = ""
+) -> Estimate:
     """What these requests are expected to cost. Sends nothing and spends nothing.
 
     :param requests: requests or jobs, read lazily.
-    :param ledger: where past charges are, for models whose price is not published. Without it such a model
-        is ``unknown``: its low is 0, its likely and high are ``None``.
+    :param ledger: where past charges are: they narrow published ranges, stand in for prices that are not
+        published and correct those that have changed. Without it a model without a price is ``unknown``: its
+        low is 0, its likely and high are ``None``.
+    :param scope: base URL of the service; charges of another one do not count. Empty: any.
     """
-    learned: dict[tuple[str, str | None], CreditRange | None] = {}
     by_model: dict[str, CreditRange] = {}
     counts: dict[str, int] = {}
-    for item in requests:
-        request = item.request if isinstance(item, Job) else item
-        one = item.estimate if isinstance(item, Job) and item.estimate is not None else price(request)
-        if one.likely is None and ledger is not None:
-            place = (request.kind, request.model)
-            if place not in learned:
-                learned[place] = _learned(ledger, *place)
-            past = learned[place]
-            one = one if past is None else _within(past, one)
+    for request, one in _each(requests, ledger, scope):
         name = request.model or request.kind
         by_model[name] = one if name not in by_model else _add(by_model[name], one)
         counts[name] = counts.get(name, 0) + 1
@@ -84,14 +78,21 @@ class CreditLimit:
         self._most: dict[str, float] = {}
         self._changed: list[asyncio.Future[None]] = []
 
-    def amount(self, job: Job) -> float:
-        """What to reserve: the high figure, else the likely one, else the most this model has cost."""
+    def amount(self, job: Job, entry: Entry | None = None) -> float:
+        """What to reserve: the high figure, else the most this model has cost, at least the likely figure.
+
+        :param entry: the job's record, whose estimate knows past charges.
+        """
         if self.limit is None:
             return 0.0
-        expected = job.estimate or price(job.request)
-        known = expected.high if expected.high is not None else expected.likely
-        most = self._most.get(job.request.model or job.request.kind, 0.0)
-        return max(known if known is not None else 0.0, most if known is None else 0.0)
+        if entry is not None and entry.estimate_low is not None:
+            likely, high = entry.estimate_likely, entry.estimate_high
+        else:
+            expected = job.estimate or price(job.request)
+            likely, high = expected.likely, expected.high
+        if high is not None:
+            return high
+        return max(likely or 0.0, self._most.get(job.request.model or job.request.kind, 0.0))
 
     async def reserve(self, amount: float) -> bool:
         """Reserve credits, waiting for what is in flight to be settled where that may make room.
@@ -130,24 +131,23 @@ class CreditLimit:
                 changed.set_result(None)
 
 
-def _learned(ledger: Ledger, kind: str, model: str | None) -> CreditRange | None:
-    from aio_provider.jobs.ledger import JobState
-
-    entries = ledger.entries(state=JobState.SUCCEEDED, kind=kind, model=model, limit=_PAST)
-    past = [entry.credits for entry in islice(entries, _PAST) if entry.credits is not None]
-    if not past:
-        return None
-    note = f"median of {len(past)} past charges"
-    return CreditRange(min(past), median(past), max(past), "learned", note)
-
-
-def _within(past: CreditRange, published: CreditRange) -> CreditRange:
-    """Past charges, kept within the published range where there is one."""
-    if published.high is None:
-        return past
-    likely = past.likely if past.likely is not None else published.high
-    likely = min(max(likely, published.low), published.high)
-    return CreditRange(published.low, likely, published.high, "learned", past.note)
+def _each(
+    items: Iterable[GenerationRequest | Job], ledger: Ledger | None, scope: str
+) -> Iterator[tuple[GenerationRequest, CreditRange]]:
+    """Requests with their estimates; what a job says of itself comes first."""
+    items = iter(items)
+    while some := list(islice(items, _SOME)):
+        bare = [
+            item.request if isinstance(item, Job) else item
+            for item in some
+            if not (isinstance(item, Job) and item.estimate is not None)
+        ]
+        found = iter(map(price, bare) if ledger is None else ledger.expected(bare, scope=scope))
+        for item in some:
+            if isinstance(item, Job):
+                yield item.request, item.estimate if item.estimate is not None else next(found)
+            else:
+                yield item, next(found)
 
 
 _RANK = {"published": 0, "learned": 1, "unknown": 2}

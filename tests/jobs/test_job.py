@@ -138,7 +138,7 @@ def test_what_no_price_is_published_for_is_learned_or_unknown(tmp_path: Any) -> 
         )
         learned = estimate([CAT, new, new], ledger)
     past = learned.by_model["brand-new-model"]
-    assert past == CreditRange(8, 12, 80, "learned", "median of 3 past charges")
+    assert past == CreditRange(8, 12, 80, "learned", "3 past charges: 4 to 40")
     assert learned.total.source == "learned"
 
 

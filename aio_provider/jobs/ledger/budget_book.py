@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import getpass
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -14,12 +16,18 @@ from aio_provider.api.errors import ConfigurationError
 from aio_provider.jobs.ledger import budgets as rules
 from aio_provider.jobs.ledger import charges
 from aio_provider.jobs.ledger.budgets import Budget, BudgetEvent, BudgetUse, Scope
-from aio_provider.jobs.ledger.charges import Drift
+from aio_provider.jobs.ledger.charges import Drift, Expectations
 from aio_provider.jobs.ledger.schema import budget_events, budgets, label_columns
 from aio_provider.jobs.ledger.store import Store
 
+if TYPE_CHECKING:
+    from aio_provider.api.prices import CreditRange
+    from aio_provider.api.requests import GenerationRequest
+
 log = logging.getLogger(__name__)
 
+#: requests estimated in one transaction
+_SOME = 500
 #: column -> field of an event, where they differ (LIMIT is a word of SQL)
 _FIELD = {"credits_limit": "limit"}
 
@@ -122,15 +130,29 @@ class BudgetBook:
             and (event.scope == "total" or columns[rules.COLUMNS[event.scope]] == event.value)
         ]
 
-    def estimate_drift(self, *, since: datetime | timedelta | None = None) -> list[Drift]:
+    def estimate_drift(self, *, since: datetime | timedelta | None = None, scope: str = "") -> list[Drift]:
         """Each model's estimates against what was charged, summed in the database.
 
         :param since: only what ended since then, or within this span; ``None``: all.
+        :param scope: only jobs of the service with this base URL.
         """
         with self.store.read() as conn:
             if isinstance(since, timedelta):
                 since = self.store.now(conn) - since
-            return charges.drift(conn, since)
+            return charges.drift(conn, since, scope)
+
+    def expected(self, requests: Iterable[GenerationRequest], *, scope: str = "") -> Iterator[CreditRange]:
+        """What requests are expected to cost, from published prices and past charges on record.
+
+        :param requests: read lazily.
+        :param scope: base URL of the service; charges of another one (a sandbox) do not count. Empty: any.
+        """
+        expectations = Expectations()  # its own, so that it knows the newest charges
+        requests = iter(requests)
+        while some := list(islice(requests, _SOME)):
+            with self.store.read() as conn:
+                ranges = [expectations.of(conn, request, scope) for request in some]
+            yield from ranges
 
     def tell(self, events: Iterable[BudgetEvent]) -> None:
         """Log events that have been committed, and hand them to :attr:`on_budget_event`."""

@@ -186,7 +186,7 @@ _ALL = sa.select(budgets.c.scope, budgets.c.value, budgets.c.month, budgets.c.cr
 # Locked, so that another process's check waits until what this one let through is committed.
 _LOCKED = _ALL.with_for_update()
 _WANTED = sa.select(
-    *(jobs.c.key, jobs.c.kind, jobs.c.model, jobs.c.conn_id, jobs.c.dag_id, jobs.c.team),
+    *(jobs.c.key, jobs.c.scope, jobs.c.kind, jobs.c.model, jobs.c.conn_id, jobs.c.dag_id, jobs.c.team),
     *(jobs.c.estimate_high, jobs.c.estimate_likely),
 ).where(jobs.c.key.in_(sa.bindparam("keys", expanding=True)))
 
@@ -202,7 +202,7 @@ def check(conn: Connection, keys: Sequence[str], now: datetime) -> Verdict:
         found = conn.execute(_WANTED, {"keys": list(keys[start : start + 500])}).mappings()
         rows.update((row["key"], row) for row in found)
     uses: dict[Budget, BudgetUse] = {}
-    most: dict[tuple[str, str | None], float] = {}
+    most: dict[tuple[str, str | None, str], float] = {}
     for key in keys:
         row = rows[key]
         amount = _amount(conn, row, most)
@@ -236,11 +236,11 @@ def _in_force(rows: Iterable[Any], now: datetime) -> list[Budget]:
     ]
 
 
-def _amount(conn: Connection, row: Any, most: dict[tuple[str, str | None], float]) -> float:
+def _amount(conn: Connection, row: Any, most: dict[tuple[str, str | None, str], float]) -> float:
     """What to set aside: the high estimate, else the most that the model has cost, at least the likely."""
     if row["estimate_high"] is not None:
         return float(row["estimate_high"])
-    place = (row["kind"], row["model"])
+    place = (row["kind"], row["model"], row["scope"])
     if place not in most:
         most[place] = charges.most(conn, *place)
     return max(float(row["estimate_likely"] or 0.0), most[place])

@@ -1,48 +1,156 @@
-"""What the book knows of prices: past charges for the same settings, and how far estimates are off."""
+"""What the book knows of prices: past charges for the same settings, and how far estimates were off.
+
+Published prices come first (:mod:`aio_provider.api.prices`); what the service has charged lately narrows a
+range, stands in for a price that is not published, and corrects one that is no longer true.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from aio_provider.api.prices import CreditRange, price, price_key
+from aio_provider.jobs.job import service_scope
 from aio_provider.jobs.ledger.schema import jobs, past_attempts
+
+if TYPE_CHECKING:
+    from aio_provider.api.requests import GenerationRequest
 
 #: the newest charges that are looked at for one model and its settings
 PAST = 500
+#: charges that it takes to narrow a published range, or to disbelieve a published price
+ENOUGH = 5
+#: an estimate that is off by more is reported: prices change
+DRIFT = 0.1
+#: seconds for which charges that were looked up are taken as they were
+_FRESH = 60.0
 # Written out, not bound: only then may SQLite use the index over these rows alone.
 _CHARGED = sa.text("state = 'succeeded' AND credits IS NOT NULL")
 
 
-def past(conn: Connection, kind: str, model: str | None, price_key: str | None) -> Sequence[float]:
-    """What jobs with these settings have cost, the newest first; ``None``: with any settings of the model."""
-    query = sa.select(jobs.c.credits).where(jobs.c.kind == kind, _is(jobs.c.model, model), _CHARGED)
-    if price_key is not None:
-        query = query.where(jobs.c.price_key == price_key)
-    rows = conn.execute(query.order_by(jobs.c.finished_at.desc()).limit(PAST))
-    return [float(credits) for credits in rows.scalars()]
+class Expectations:
+    """What requests are expected to cost, from published prices and past charges; one a ledger.
+
+    Charges are looked up once a minute for each kind, model and settings.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._past: dict[tuple[str | None, ...], tuple[float, Sequence[float]]] = {}
+
+    def of(self, conn: Connection, request: GenerationRequest, scope: str = "") -> CreditRange:
+        """The estimate for one request.
+
+        :param scope: base URL of the service; charges of another one (a sandbox) do not count. Empty: any.
+        """
+        published = price(request)
+        if request.kind == "speech" and published.high is not None:
+            return published  # by its characters: what another text has cost tells nothing
+        key = price_key(request)
+        same = self._look(conn, request.kind, request.model, key, scope)
+        if same:
+            return expect(published, same)
+        if published.high is not None:
+            return published
+        others = self._look(conn, request.kind, request.model, None, scope)
+        return expect(published, others, other_settings=True) if others else published
+
+    def _look(
+        self, conn: Connection, kind: str, model: str | None, key: str | None, scope: str
+    ) -> Sequence[float]:
+        place = (kind, model, key, scope)
+        now = self._clock()
+        until, found = self._past.get(place, (0.0, ()))
+        if until < now:
+            found = past(conn, kind, model, key, scope)
+            self._past[place] = (now + _FRESH, found)
+        return found
 
 
-def most(conn: Connection, kind: str, model: str | None) -> float:
-    """The most that a job of this model has cost; 0 when none is on record."""
-    query = sa.select(sa.func.max(jobs.c.credits)).where(
-        jobs.c.kind == kind, _is(jobs.c.model, model), _CHARGED
+def expect(published: CreditRange, seen: Sequence[float], *, other_settings: bool = False) -> CreditRange:
+    """A published price in the light of charges, the newest first.
+
+    :param other_settings: the charges are the model's, but for other settings.
+    """
+    low, likely, high = min(seen), float(median(seen)), max(seen)
+    count = f"{len(seen)} past charge{'s' if len(seen) > 1 else ''}"
+    if published.high is None:
+        ground = f"{count} with other settings" if other_settings else count
+        if published.likely is not None:  # a base is published, no bound
+            low, high = min(low, published.low), max(high, published.likely)
+        note = f"{ground}: {low:g} to {high:g}"
+        return CreditRange(low, likely, high, "learned", note)
+    recent = seen[:ENOUGH]
+    outside = all(not published.low <= charge <= published.high for charge in recent)
+    if len(recent) == ENOUGH and outside:
+        note = f"published {_span(published)}; the last {ENOUGH} charges were {_span_of(recent)}"
+        return CreditRange(min(recent), float(median(recent)), max(recent), "learned", note)
+    if published.low == published.high:
+        return published
+    if len(seen) >= ENOUGH:
+        return CreditRange(
+            low, likely, high, "learned", f"{count}: {_span_of(seen)}; published {_span(published)}"
+        )
+    likely = min(max(likely, published.low), published.high)
+    return CreditRange(
+        published.low, likely, published.high, "learned", f"likely: median of {count}; {published.note}"
     )
+
+
+def _span(price: CreditRange) -> str:
+    return f"{price.low:g}" if price.low == price.high else f"{price.low:g} to {price.high:g}"
+
+
+def _span_of(charges: Sequence[float]) -> str:
+    low, high = min(charges), max(charges)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def past(
+    conn: Connection, kind: str, model: str | None, price_key: str | None, scope: str = ""
+) -> Sequence[float]:
+    """What jobs with these settings have cost, the newest first; ``None``: some, with any settings."""
+    query = sa.select(jobs.c.credits).where(*_these(kind, model, scope), _CHARGED).limit(PAST)
+    if price_key is not None:
+        query = query.where(jobs.c.price_key == price_key).order_by(jobs.c.finished_at.desc())
+    return [float(credits) for credits in conn.execute(query).scalars()]
+
+
+def most(conn: Connection, kind: str, model: str | None, scope: str = "") -> float:
+    """The most that a job of this model has cost; 0 when none is on record."""
+    query = sa.select(sa.func.max(jobs.c.credits)).where(*_these(kind, model, scope), _CHARGED)
     return float(conn.execute(query).scalar() or 0.0)
+
+
+def _these(kind: str, model: str | None, scope: str) -> list[Any]:
+    same = jobs.c.model.is_(None) if model is None else jobs.c.model == model
+    where = [jobs.c.kind == kind, same]
+    if scope:
+        where.append(jobs.c.scope.in_(sorted({scope, service_scope(scope)})))
+    return where
+
+
+# -- drift -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
     """How the charges of a model compare with what was expected of them.
 
+    :param scope: base URL of the service.
     :param jobs: that succeeded, with a likely estimate and a charge on record.
-    :param estimated: their likely estimates, in credits; ``charged``: what the service took.
+    :param estimated: their likely estimates, in credits.
+    :param charged: what the service took.
     """
 
+    scope: str
     kind: str
     model: str | None
     jobs: int
@@ -56,8 +164,20 @@ class Drift:
             return 0.0 if not self.charged else float("inf")
         return self.charged / self.estimated - 1.0
 
+    @property
+    def is_notable(self) -> bool:
+        """Whether it is off by more than 10 percent."""
+        return abs(self.drift) > DRIFT
 
-def drift(conn: Connection, since: datetime | None) -> list[Drift]:
+    def __str__(self) -> str:
+        more = "more" if self.drift > 0 else "less"
+        return (
+            f"{self.model or self.kind} was charged {abs(self.drift):.0%} {more} than estimated "
+            f"({self.charged:,.6g} instead of {self.estimated:,.6g} credits, {self.jobs:,} jobs)"
+        )
+
+
+def drift(conn: Connection, since: datetime | None, scope: str = "") -> list[Drift]:
     """Each model's estimates against its charges, over all attempts that succeeded."""
     parts = []
     for table in (jobs, past_attempts):
@@ -65,30 +185,21 @@ def drift(conn: Connection, since: datetime | None) -> list[Drift]:
         query = sa.select(
             c.kind,
             c.model,
+            c.scope,
             sa.func.count().label("jobs"),
             sa.func.sum(c.estimate_likely).label("estimated"),
             sa.func.sum(c.credits).label("charged"),
-        ).where(c.state == "succeeded", c.credits.is_not(None), c.estimate_likely.is_not(None))
+        ).where(_CHARGED, c.estimate_likely.is_not(None))
         if since is not None:
             query = query.where(c.finished_at >= since)
-        parts.append(query.group_by(c.kind, c.model))
+        if scope:
+            query = query.where(c.scope.in_(sorted({scope, service_scope(scope)})))
+        parts.append(query.group_by(c.kind, c.model, c.scope))
     rows = sa.union_all(*parts).subquery()
-    total = (
-        sa.select(
-            rows.c.kind,
-            rows.c.model,
-            sa.func.sum(rows.c.jobs),
-            sa.func.sum(rows.c.estimated),
-            sa.func.sum(rows.c.charged),
-        )
-        .group_by(rows.c.kind, rows.c.model)
-        .order_by(rows.c.kind, rows.c.model)
-    )
+    place = (rows.c.kind, rows.c.model, rows.c.scope)
+    sums = (sa.func.sum(rows.c.jobs), sa.func.sum(rows.c.estimated), sa.func.sum(rows.c.charged))
+    total = sa.select(*place, *sums).group_by(*place).order_by(*place)
     return [
-        Drift(kind, model, int(count), float(estimated), float(charged))
-        for kind, model, count, estimated, charged in conn.execute(total)
+        Drift(where, kind, model, int(count), float(estimated), float(charged))
+        for kind, model, where, count, estimated, charged in conn.execute(total)
     ]
-
-
-def _is(column: Any, value: str | None) -> Any:
-    return column.is_(None) if value is None else column == value

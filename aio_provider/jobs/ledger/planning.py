@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
 from functools import partial
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from aio_provider.api.prices import price, price_key
+from aio_provider.api.prices import price_key
 from aio_provider.jobs.ledger.errors import JobConflictError
 from aio_provider.jobs.ledger.model import ENDED, Entry, JobState
 from aio_provider.jobs.ledger.owners import is_gone
@@ -83,6 +83,7 @@ def _apply(store: Store, wanted: Mapping[str, Job], policy: Policy, conn: Connec
     steps = {key: _decide(job, found.get(key), policy, now) for key, job in wanted.items()}
     _refuse(wanted, found, [key for key, step in steps.items() if step is _Step.CONFLICT])
     chosen = {step: [key for key in keys if steps[key] is step] for step in _Step}
+    wanted = {**wanted, **_with_estimates(store, conn, wanted, chosen, policy.scope)}
     _insert(conn, [wanted[key] for key in chosen[_Step.INSERT]], policy, now)
     hold(conn, chosen[_Step.HOLD], now)
     _again(conn, [wanted[key] for key in chosen[_Step.AGAIN]], found, policy, now)
@@ -98,6 +99,19 @@ def _apply(store: Store, wanted: Mapping[str, Job], policy: Policy, conn: Connec
     # Only another process that inserted the same key at the same moment can have left a difference.
     _refuse(wanted, after, [key for key in keys if after[key].fingerprint != wanted[key].request.fingerprint])
     return after
+
+
+def _with_estimates(
+    store: Store,
+    conn: Connection,
+    wanted: Mapping[str, Job],
+    chosen: Mapping[_Step, Sequence[str]],
+    scope: str,
+) -> dict[str, Job]:
+    """The jobs that are to be described, each with what it is expected to cost."""
+    keys = [key for step in (_Step.INSERT, _Step.AGAIN, _Step.DESCRIBE) for key in chosen[step]]
+    bare = [wanted[key] for key in keys if wanted[key].estimate is None]
+    return {job.key: replace(job, estimate=store.expectations.of(conn, job.request, scope)) for job in bare}
 
 
 def _decide(job: Job, entry: Entry | None, policy: Policy, now: datetime) -> _Step:
@@ -211,7 +225,7 @@ def archive(conn: Connection, keys: Sequence[str], *, reason: str, now: datetime
 
 def _described(job: Job, policy: Policy, known: Entry | None = None) -> dict[str, Any]:
     request = job.request
-    estimate = job.estimate or price(request)
+    estimate = job.estimate
     return {
         "fingerprint": request.fingerprint,
         "scope": policy.scope or (known.scope if known else ""),
@@ -219,10 +233,10 @@ def _described(job: Job, policy: Policy, known: Entry | None = None) -> dict[str
         "endpoint": request.endpoint,
         "model": request.model,
         "request": dict(request.body()) if policy.store_requests else None,
-        "estimate_low": estimate.low,
-        "estimate_likely": estimate.likely,
-        "estimate_high": estimate.high,
-        "estimate_source": estimate.source,
+        "estimate_low": estimate.low if estimate else None,
+        "estimate_likely": estimate.likely if estimate else None,
+        "estimate_high": estimate.high if estimate else None,
+        "estimate_source": estimate.source if estimate else None,
         "price_key": price_key(request),
         **label_columns(job.labels),
     }

@@ -197,14 +197,15 @@ meta = sa.Table(
     sa.Column("value", sa.Text, nullable=False),
 )
 
-#: What reports and budgets sum up, in the order of the index that covers it.
-_BOOK = (
-    *("finished_at", "intended_at", "state", "dag_id", "model", "kind", "conn_id", "team", "user_name"),
-    *("credits", "reserved", "estimate_low", "estimate_likely", "estimate_high"),
+#: What budgets sum up: the rows of a month are two ranges of this index. Jobs that were never submitted are
+#: not in it.
+_SPENT = (
+    *("finished_at", "intended_at", "dag_id", "team", "conn_id", "state"),
+    *("credits", "reserved", "estimate_high", "estimate_likely"),
 )
 
-#: What SQLite groups reports by, in an order that spares it sorting a million rows by DAG, model and day. Ended
-#: rows alone, so that a job writes to it once.
+#: What SQLite groups reports by, in an order that spares it sorting a million rows by DAG, model and day.
+#: Ended rows alone, so that a job writes to it once.
 REPORT = (
     *("dag_id", "model", "substr(coalesce(intended_at, accepted_at), 1, 10)", "state", "kind", "conn_id"),
     *("team", "user_name", "credits", "reserved", "estimate_likely", "estimate_high"),
@@ -218,11 +219,11 @@ def create_indexes(conn: sa.engine.Connection) -> None:
     SQLite reads a summary from an index that holds all it needs, many times faster than from rows with texts
     and URLs. PostgreSQL limits what fits into an entry of an index, and reads whole tables fast.
     """
-    names = _BOOK if conn.dialect.name == "sqlite" else _BOOK[:2]
+    names = _SPENT if conn.dialect.name == "sqlite" else _SPENT[:2]
     for table in (jobs, past_attempts):
-        _create_index(conn, f"{table.name}_book", table, names)
+        _create_index(conn, f"{table.name}_spent", table, names, "WHERE intended_at IS NOT NULL")
     charged = "WHERE state = 'succeeded' AND credits IS NOT NULL"
-    price = ("kind", "model", "price_key", "finished_at", "credits")
+    price = ("kind", "model", "price_key", "finished_at", "credits", "scope", "estimate_likely")
     _create_index(conn, "aio_jobs_price", jobs, price, charged)
     if conn.dialect.name == "sqlite":
         _create_index(conn, "aio_jobs_report", jobs, REPORT, "WHERE finished_at IS NOT NULL")

@@ -27,6 +27,7 @@ from tenacity import (
 
 from aio_provider.api.errors import ConfigurationError
 from aio_provider.jobs.ledger import migrations
+from aio_provider.jobs.ledger.charges import Expectations
 from aio_provider.jobs.ledger.errors import LedgerError, LedgerUnavailableError
 from aio_provider.jobs.ledger.location import in_memory, locate, public
 
@@ -65,6 +66,7 @@ class Store:
         self._busy = busy_seconds
         self._patience = patience_seconds
         self._pid = os.getpid()
+        self.expectations = Expectations()
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         self.path = None if not self.is_sqlite or in_memory(self._url) else Path(str(self._url.database))
         self.url = public(self._url)
