@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
@@ -41,6 +42,10 @@ log = logging.getLogger(__name__)
 
 #: told of ``before_intent``, ``after_intent``, ``answered``, ``accepted``, ``finished`` (and the job)
 Observer = Callable[[str, "Job"], None]
+
+
+#: kind and model
+_Model = tuple[str, str | None]
 
 
 class Fate(Enum):
@@ -111,7 +116,10 @@ class Submitter:
         self._failures = 0
         self._pause_until = float("-inf")
         #: models that the service does not have, by kind and model: the answer to the first job of each
-        self._refused: dict[tuple[str, str | None], NotFoundError] = {}
+        self._refused: dict[_Model, NotFoundError] = {}
+        #: models that are in no catalog: those that the service has taken, and whose first answer is awaited
+        self._taken: set[_Model] = set()
+        self._first: dict[_Model, asyncio.Lock] = {}
         #: set to stop all further submissions: the error that did it
         self.stopped: AioError | None = None
         #: submissions whose answer nobody has taken yet: they outlive the cancellation of their caller
@@ -124,15 +132,20 @@ class Submitter:
         :raises TransportError: the service cannot be reached; the job is still ``planned``.
         :raises LedgerError: the record failed.
         """
+        async with self._first_alone(job):
+            if refused := self._refused.get(_model_of(job)):
+                return Submission(Fate.STOPPED, error=refused)
+            return await self._submit(job, entry, priority)
+
+    async def _submit(self, job: Job, entry: Entry, priority: Callable[[], Priority]) -> Submission:
         while True:
             if (wait := self._pause_until - self._clock()) > 0:
                 await asyncio.sleep(wait)
             turn = self._budget.request(priority(), self._user)
             async with turn as held:
-                stopped = self.stopped or self._refused.get((job.request.kind, job.request.model))
-                if stopped is not None:
+                if self.stopped is not None:
                     held.withdraw()
-                    return Submission(Fate.STOPPED, error=stopped)
+                    return Submission(Fate.STOPPED, error=self.stopped)
                 if self._pause_until > self._clock():
                     held.withdraw()
                     continue
@@ -196,11 +209,13 @@ class Submitter:
             await self._ledger.hold(job.key, error)
             raise
         await self._ledger.accept(job.key, task.id)
+        self._taken.add(_model_of(job))
         self._failures = 0
         self._tell("accepted", job)
         return Submission(Fate.ACCEPTED, task=task, submitted_at=self._wall())
 
     async def _answered(self, job: Job, chat: ChatCompletion) -> Submission:
+        self._taken.add(_model_of(job))
         await self._ledger.finish(Finished(job.key, JobState.SUCCEEDED, text=chat.text, credits=chat.credits))
         self._tell("finished", job)
         return Submission(Fate.ANSWERED, chat=chat, submitted_at=self._wall())
@@ -210,12 +225,23 @@ class Submitter:
 
         Only of a model that the catalog does not know: a 400 or 404 about a known one is about its inputs.
         """
-        kind, model = job.request.kind, job.request.model
-        if model is None or load_catalog().model(model) is not None:
+        if _in_catalog(job):
             return
         if error.status == 404 or "model" in str(error).lower():
+            model = job.request.model
             why = f"Not sent: the service refused model {model!r} for another job of this run ({error})."
-            self._refused.setdefault((kind, model), NotFoundError(why, status=error.status))
+            self._refused.setdefault(_model_of(job), NotFoundError(why, status=error.status))
+
+    @asynccontextmanager
+    async def _first_alone(self, job: Job) -> AsyncIterator[None]:
+        """The first job of a model that the catalog does not know goes alone: its answer holds for all."""
+        model = _model_of(job)
+        if model not in self._taken and not _in_catalog(job):
+            async with self._first.setdefault(model, asyncio.Lock()):
+                if model not in self._taken:
+                    yield
+                    return
+        yield
 
     def _unreachable(self, error: AioError) -> None:
         """Pause everyone for a while; give up after so many rounds."""
@@ -228,6 +254,15 @@ class Submitter:
         pause = min(self._first_pause * 2 ** (self._failures - 1), 30.0)
         self._pause_until = now + pause
         log.warning("Submissions paused for %.1f s: %s: %s", pause, type(error).__name__, error)
+
+
+def _model_of(job: Job) -> _Model:
+    return job.request.kind, job.request.model
+
+
+def _in_catalog(job: Job) -> bool:
+    model = job.request.model
+    return model is None or load_catalog().model(model) is not None
 
 
 def _look_at(sending: asyncio.Task[Submission]) -> None:

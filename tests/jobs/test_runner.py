@@ -520,7 +520,7 @@ async def test_a_model_that_the_service_does_not_have_is_asked_for_once(
     with pytest.warns(UserWarning, match="not in the packaged catalog"):
         requests = [GenerationRequest.image(f"a cat {n}", model="flux-99") for n in range(5)]
     jobs = [*jobs_for(requests, scope=sandbox.base_url), *jobs_of(sandbox, 2)]
-    async with runner_of(sandbox, book, concurrency=1) as runner:
+    async with runner_of(sandbox, book) as runner:
         outcomes = await all_of(runner, jobs)
     assert statuses(outcomes) == {FAILED: 1, NOT_SUBMITTED: 4, SUCCEEDED: 2}
     assert sandbox.requests["submit"] == 3
