@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @mapping_options
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def estimate(
-    file: str,
+    inputs: tuple[str, ...],
     kind: str,
     columns: tuple[str, ...],
     templates: tuple[str, ...],
@@ -27,7 +27,7 @@ def estimate(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Say what making something for every row of FILE would cost. Sends nothing and needs no key.
+    """Say what making something for every row of the INPUTs would cost. Sends nothing and needs no key.
 
     \b
     aio estimate products.csv image -m flux-2 -c prompt=caption
@@ -36,7 +36,7 @@ def estimate(
         from aio_provider.frames.estimates import estimate as work_out
 
         given = mapping(kind, model, columns, templates, params, as_written=as_written)
-        result = work_out(file, kind, **given, **options)
+        result = work_out(list(inputs), kind, **given, **options)
     if as_json:
         click.echo(json.dumps(_plain(result)))
     else:

@@ -17,7 +17,7 @@ from aio_provider.api.errors import AioError
 from aio_provider.cli_shared import age
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from aio_provider.frames.result import StreamResult
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,7 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def mapping_options(command: F) -> F:
     """The arguments that say what to make of which column; the same for a run and its estimate."""
     decorators = [
-        click.argument("file"),
+        click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
         click.argument("kind", type=click.Choice(KINDS)),
         click.option("--model", "-m", help="The model's name; the kind's usual one by default."),
         click.option(
@@ -117,9 +117,16 @@ def told() -> Iterator[None]:
         words.reset(before)
 
 
+_OUTPUT = "The Parquet file to write, or a folder of them (ends in / or has no suffix)."
+
+
 @click.command(context_settings={"show_default": True})
 @mapping_options
-@click.option("--output", "-o", required=True, metavar="PATH|URL", help="The Parquet file to write.")
+@click.option("--output", "-o", required=True, metavar="PATH|URL", help=_OUTPUT)
+@click.option(
+    "--partition-by", multiple=True, metavar="COLUMN", help="Its values name folders in the output."
+)
+@click.option("--max-rows-per-part", type=click.IntRange(min=1), help="Rows of a part; 10,000 by default.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file whatever it is.")
 @click.option("--overwrite-columns", is_flag=True, help="Replace output columns that the input has.")
 @click.option("--prefix", default="aio_", help="Begins the names of the output columns.")
@@ -153,7 +160,7 @@ def told() -> Iterator[None]:
 )
 @click.option("--quiet", "-q", is_flag=True, help="No progress, no summary.")
 def generate(
-    file: str,
+    inputs: tuple[str, ...],
     kind: str,
     model: str | None,
     columns: tuple[str, ...],
@@ -165,7 +172,9 @@ def generate(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Make something for every row of FILE (Parquet, CSV or JSON lines) and write the rows to a Parquet file.
+    """Make something for every row of the INPUTs and write the rows to a Parquet file or a folder of parts.
+
+    An INPUT is a Parquet, CSV or JSON-lines file, a glob or a folder of them, by path or URL (s3://…).
 
     \b
     aio generate products.csv image -m flux-2 -c prompt=caption -p aspect_ratio=16:9 -o images.parquet
@@ -179,7 +188,7 @@ def generate(
         from aio_provider.frames.calls import generate as run
 
         out = run(
-            file,
+            list(inputs),
             kind,
             progress=False if quiet else None,
             gallery=False,
@@ -193,10 +202,13 @@ def generate(
     _fail_without_results(out, options["prefix"])
 
 
-def _fail_without_results(out: pd.DataFrame, prefix: str) -> None:
-    counts = out[f"{prefix}status"].value_counts()
+def _fail_without_results(out: StreamResult, prefix: str) -> None:
+    counts = out.report.statuses
     if not counts.get("succeeded") and len(out) > counts.get("skipped", 0):
-        first = out.loc[~out[f"{prefix}status"].isin(["skipped"]), f"{prefix}error"].iloc[0]
+        import pyarrow.compute as pc
+
+        bad = out.dataset().filter(pc.field(f"{prefix}status") != "skipped")
+        first = bad.head(1, columns=[f"{prefix}error"])[0][0]
         raise click.ClickException(f"no row has its result; the first says: {first}")
 
 

@@ -26,13 +26,15 @@ class AioAccessor:
         """See :func:`aio_provider.generate`."""
         from aio_provider.frames.calls import generate
 
-        return generate(self._frame, kind, **arguments)
+        out: pd.DataFrame = generate(self._frame, kind, **arguments)
+        return out
 
     async def agenerate(self, kind: str, **arguments: Any) -> pd.DataFrame:
         """See :func:`aio_provider.agenerate`."""
         from aio_provider.frames.calls import agenerate
 
-        return await agenerate(self._frame, kind, **arguments)
+        out: pd.DataFrame = await agenerate(self._frame, kind, **arguments)
+        return out
 
     def image(self, **arguments: Any) -> pd.DataFrame:
         """A picture for each row: ``prompt=``."""

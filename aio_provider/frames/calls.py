@@ -5,19 +5,29 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Hashable, Mapping
-from typing import Any, Literal
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Literal, overload
 
 import pandas as pd
 
 from aio_provider.frames.columns import Expression
 from aio_provider.frames.options import Reuse
 from aio_provider.frames.prepared import prepare
+from aio_provider.frames.result import StreamResult
+from aio_provider.frames.scan import Source
 from aio_provider.frames.schema import DEFAULT_PREFIX
 
 
+@overload
+def generate(source: pd.DataFrame, kind: str, **arguments: Any) -> pd.DataFrame: ...
+@overload
+def generate(source: Source, kind: str, *, output: None = None, **arguments: Any) -> pd.DataFrame: ...
+@overload
 def generate(
-    source: pd.DataFrame | str | os.PathLike[str],
+    source: Source, kind: str, *, output: str | os.PathLike[str], **arguments: Any
+) -> StreamResult: ...
+def generate(
+    source: Source,
     kind: str,
     *,
     model: str | Expression | None = None,
@@ -25,6 +35,8 @@ def generate(
     key: Hashable | None = None,
     output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
+    partition_by: str | Sequence[str] | None = None,
+    max_rows_per_part: int | None = None,
     prefix: str = DEFAULT_PREFIX,
     overwrite_columns: bool = False,
     max_credits: float | None = None,
@@ -47,13 +59,18 @@ def generate(
     allow_insecure: bool | None = None,
     on_server_error: Literal["hold", "retry"] | None = None,
     **fields: str | Expression,
-) -> pd.DataFrame:
+) -> pd.DataFrame | StreamResult:
     """Make something for every row, and give the rows back with what was made.
 
     Every other keyword names a request field and takes a **column name**, ``aio.template(...)`` or
     ``aio.lit(...)``. A null optional field is left out; a row whose prompt is null is skipped.
 
-    :param source: a DataFrame, or the path or fsspec URL of a Parquet, CSV or JSON-lines file.
+    A DataFrame in, a DataFrame out. Any other source with ``output=`` is **streamed**: rows are read, sent
+    and written a part at a time, memory does not grow with them, and a :class:`~.result.StreamResult` says
+    where they are (``.read()`` gives the DataFrame). Without ``output=`` it is read into memory.
+
+    :param source: a DataFrame; the path, glob, folder or fsspec URL of Parquet, CSV or JSON-lines files, or a
+        list of them; a ``pyarrow.dataset.Dataset``; or an iterator of DataFrames, tables or record batches.
     :param kind: ``image``, ``video``, ``music``, ``speech``, ``chat``, ``remove_background``, ``swap_face``,
         ``remove_video_background`` or ``upscale_image``.
     :param model: the model's name (see the catalog), or ``aio.col(...)`` for one a row; by default the
@@ -61,9 +78,12 @@ def generate(
     :param params: request fields as constants or ``aio.col(...)``.
     :param key: the column that says which job a row is. Without it a row's content does, and equal rows are
         variations; with it, rows with the same key and the same content share one paid job.
-    :param output: write the result here as Parquet (path or fsspec URL), atomically. An existing file is
-        refused unless it is this same call's (a re-run).
-    :param overwrite: replace an existing ``output`` whatever it is.
+    :param output: write the result here as Parquet (path or fsspec URL): a ``.parquet`` file, or a folder of
+        parts (it ends in ``/``, exists, or has no suffix). Every file appears whole. What is there is refused
+        unless it is this same call's (a re-run, which completes it).
+    :param overwrite: replace an existing ``output`` whatever it is; but never files of others in a folder.
+    :param partition_by: columns whose values name folders below ``output``.
+    :param max_rows_per_part: rows of one part of a streamed output; 10,000 by default.
     :param prefix: begins the names of the output columns; give each of several calls on one frame its own.
     :param overwrite_columns: replace output columns that the input has already.
     :param max_credits: submit nothing that could take this call past so many credits; a row left out for it
@@ -93,19 +113,29 @@ def generate(
     :param allow_insecure: permit plain ``http://`` to a host that is not loopback.
     :param on_server_error: ``"hold"`` or ``"retry"`` a submission that a 5xx answered.
     :returns: the input's rows, in their order and index, with the columns of
-        :mod:`aio_provider.frames.schema`. ``out.attrs["aio"]`` has the run's figures.
+        :mod:`aio_provider.frames.schema`. ``out.attrs["aio"]`` has the run's figures. Of a streamed call, a
+        :class:`~.result.StreamResult`.
+    :raises ValueError: a damaged file, files with different columns, a streamed input without rows; nothing
+        was spent.
     :raises InvalidRequestError: a field, a column or a constant that cannot be; nothing was spent.
     :raises ConfigurationError: a missing key, a bad address or option; nothing was spent.
-    :raises FileExistsError: ``output`` is there and not this call's.
+    :raises FileExistsError: ``output`` is there and not this call's; nothing was spent.
     :raises InsufficientCreditsError: out of credits. What was in flight has been collected and written.
-        This, a refused key, a lost ledger and ``KeyboardInterrupt`` all carry the ``frame`` so far.
+        This, a refused key, a lost ledger and ``KeyboardInterrupt`` all carry the ``frame`` so far (of a
+        streamed call, the ``result``).
     """
     return prepare(locals()).blocking()
 
 
+@overload
+async def agenerate(source: pd.DataFrame, kind: str, **arguments: Any) -> pd.DataFrame: ...
+@overload
+async def agenerate(source: Source, kind: str, *, output: None = None, **arguments: Any) -> pd.DataFrame: ...
+@overload
 async def agenerate(
-    source: pd.DataFrame | str | os.PathLike[str], kind: str, **arguments: Any
-) -> pd.DataFrame:
+    source: Source, kind: str, *, output: str | os.PathLike[str], **arguments: Any
+) -> StreamResult: ...
+async def agenerate(source: Source, kind: str, **arguments: Any) -> pd.DataFrame | StreamResult:
     """:func:`generate` for a coroutine: the same arguments, the same result, in the caller's own loop."""
     given = inspect.signature(generate).bind(source, kind, **arguments)
     given.apply_defaults()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Hashable, Iterator, Mapping
+import uuid
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,10 +21,12 @@ from aio_provider.frames.arguments import check_options, check_settings
 from aio_provider.frames.calls import generate
 from aio_provider.frames.columns import Expression
 from aio_provider.frames.options import Options, Reuse
+from aio_provider.frames.parts import Naming, Part
 from aio_provider.frames.progress import in_credits
-from aio_provider.frames.run import Run
+from aio_provider.frames.scan import Source, open_scan
 from aio_provider.frames.source import read_source
 from aio_provider.frames.spec import make_spec
+from aio_provider.frames.stream import PART_ROWS, numbered
 from aio_provider.jobs.budget import estimate as estimate_jobs
 from aio_provider.jobs.job import Job
 from aio_provider.jobs.ledger import JobState, Ledger
@@ -81,7 +85,8 @@ class FrameEstimate:
 
     def headline(self) -> str:
         """One line for people."""
-        counts = [f"{self.requests:,} of {self.rows:,} rows would be sent"]
+        rows = "1 row" if self.rows == 1 else f"{self.rows:,} rows"
+        counts = [f"{self.requests:,} of {rows} would be sent"]
         for name in ("reused", "skipped", "invalid"):
             number = getattr(self, name)
             if number:
@@ -91,7 +96,7 @@ class FrameEstimate:
 
 
 def estimate(
-    source: pd.DataFrame | str | os.PathLike[str],
+    source: Source,
     kind: str,
     *,
     model: str | Expression | None = None,
@@ -119,8 +124,8 @@ def estimate(
     spec = make_spec(
         kind, model=model, params=params, fields={name: v for name, v in fields.items() if name not in others}
     )
-    frame = read_source(source)
-    spec.check_columns(list(frame.columns))
+    rows = _Rows.of(source)
+    spec.check_columns(list(rows.columns))
     given = {
         "key": key,
         "retry_failed": retry_failed,
@@ -128,27 +133,56 @@ def estimate(
         "reuse": reuse,
         "run_id": run_id,
     }
-    options = check_options(frame, given)
-    spec.check_constants(frame)
+    options = check_options(rows.columns, given)
+    spec.check_constants(next(rows.parts()).rows)
     settings = Settings.from_env(**check_settings({"base_url": base_url, "ledger": ledger}))
-    run = Run(frame, spec, options, settings)
+    naming = Naming(spec, options, settings.base_url, options.run_id or uuid.uuid4().hex)
     book = _existing(settings.ledger)
     try:
         paid = _Paid(book, options)
-        result = estimate_jobs(paid.unpaid(run.jobs()), book)
+        result = estimate_jobs(paid.unpaid(chain.from_iterable(map(naming.jobs, rows.counted()))), book)
     finally:
+        naming.close()
         if book is not None:
             book.close()
-    statuses = run.report().statuses
     return FrameEstimate(
         total=result.total,
         by_model=_table(result.by_model, result.counts),
-        rows=len(frame),
+        rows=rows.total,
         requests=result.requests,
         reused=paid.count,
-        skipped=statuses.get("skipped", 0),
-        invalid=statuses.get("failed", 0),
+        skipped=rows.statuses["skipped"],
+        invalid=rows.statuses["failed"],
     )
+
+
+class _Rows:
+    """The rows of a call, part by part."""
+
+    def __init__(self, columns: pd.DataFrame, parts: Callable[[], Iterator[Part]]) -> None:
+        self.columns = columns
+        self.parts = parts
+        self.total = 0
+        self.statuses: Counter[str] = Counter()
+
+    @classmethod
+    def of(cls, source: Source) -> _Rows:
+        if isinstance(source, pd.DataFrame):
+            frame = read_source(source)
+            return cls(frame, lambda: iter([Part(0, 0, frame)]))
+        scan = open_scan(source)
+        if not scan.repeatable:
+            raise TypeError(
+                "An iterator can be read once, and the call itself needs it: estimate a path instead."
+            )
+        return cls(pd.DataFrame(columns=scan.schema.names), lambda: numbered(scan.tables(PART_ROWS)))
+
+    def counted(self) -> Iterator[Part]:
+        """The parts; each is counted once its jobs have been taken."""
+        for part in self.parts():
+            yield part
+            self.total += len(part.results)
+            self.statuses.update(part.statuses())
 
 
 class _Paid:
@@ -198,6 +232,8 @@ def _table(by_model: Mapping[str, CreditRange], counts: Mapping[str, int]) -> pd
 def _range(total: CreditRange) -> str:
     if total.low == total.likely == total.high:
         return in_credits(total.low)
+    if total.likely is None and total.high is None:
+        return f"at least {in_credits(total.low)}, most of it unknown" if total.low else "an unknown price"
     likely = "unknown" if total.likely is None else f"{total.likely:,.6g}"
     high = "unknown" if total.high is None else f"{total.high:,.6g}"
     return f"{total.low:,.6g} to {high}, likely {likely} credits"

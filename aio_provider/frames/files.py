@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,7 @@ class Files:
     """Files of one kind in one file system, in their order.
 
     :param root: the folder they were found in, whose ``key=value`` names are columns.
+    :param identity: what was asked for, in one spelling.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Files:
     paths: list[str] = field(default_factory=list)
     kind: str = ""
     root: str | None = None
+    identity: str = ""
 
     @property
     def size(self) -> int:
@@ -82,6 +85,12 @@ def kind_of(path: str) -> str:
     return SUFFIXES[suffix]
 
 
+def is_several(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a glob or a folder."""
+    fs, inner = fsspec.core.url_to_fs(path)
+    return bool(fs.isdir(inner) or (has_magic(inner) and not fs.exists(inner)))
+
+
 def find_files(sources: Sequence[str | os.PathLike[str]]) -> Files:
     """The files that paths, globs and folders mean; those of a glob or folder in the order of their names.
 
@@ -92,6 +101,7 @@ def find_files(sources: Sequence[str | os.PathLike[str]]) -> Files:
     """
     fs: Any = None
     paths: list[str] = []
+    asked: list[str] = []
     root: str | None = None
     for source in sources:
         url = os.fspath(source)
@@ -101,6 +111,7 @@ def find_files(sources: Sequence[str | os.PathLike[str]]) -> Files:
         if fs is not None and type(this) is not type(fs):
             raise ValueError("The inputs are in different file systems; give those of one at a time.")
         fs = this
+        asked.append(str(fs.unstrip_protocol(path)))
         found, folder = _expand(fs, url, path)
         paths += found
         root = folder if len(sources) == 1 else None
@@ -108,7 +119,7 @@ def find_files(sources: Sequence[str | os.PathLike[str]]) -> Files:
     name = repr(os.fspath(sources[0])) + (f" and {len(sources) - 1} more" if len(sources) > 1 else "")
     if len(kinds) > 1:
         raise ValueError(f"{name} has files of several kinds ({', '.join(sorted(kinds))}); give one kind.")
-    return Files(name, fs, paths, kinds.pop(), root)
+    return Files(name, fs, paths, kinds.pop(), root, "\n".join(asked))
 
 
 def _expand(fs: Any, url: str, path: str) -> tuple[list[str], str | None]:
@@ -120,7 +131,7 @@ def _expand(fs: Any, url: str, path: str) -> tuple[list[str], str | None]:
     if not fs.isdir(path):
         kind_of(url)
         if not fs.exists(path):
-            raise FileNotFoundError(f"There is no file {url!r}.")
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
         return [path], None
     root = path.rstrip("/")
     found = sorted(one for one in fs.find(root) if not _hidden(one[len(root) :]))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,29 +11,35 @@ from typing import Any
 
 import pandas as pd
 
-from aio_provider.api.errors import AioError
+from aio_provider.api.errors import AioError, ConfigurationError
 from aio_provider.api.validation import users_level
 from aio_provider.frames import arguments as checks
 from aio_provider.frames.accessor import register
-from aio_provider.frames.columns import plain
 from aio_provider.frames.gallery import display_result
 from aio_provider.frames.loop import run_blocking
-from aio_provider.frames.options import Options
-from aio_provider.frames.output import Output
-from aio_provider.frames.progress import View, make_view
+from aio_provider.frames.memory import InMemory, call_fingerprint
+from aio_provider.frames.output import Output, arrow_input
+from aio_provider.frames.progress import View, in_notebook, make_view
+from aio_provider.frames.result import StreamResult
 from aio_provider.frames.run import Run
 from aio_provider.frames.source import read_source
-from aio_provider.frames.spec import RequestSpec, make_spec
+from aio_provider.frames.spec import make_spec
+from aio_provider.frames.stream import open_stream
+from aio_provider.frames.streaming import Streaming
+from aio_provider.frames.target import is_folder
 from aio_provider.frames.words import words
-from aio_provider.jobs.job import service_scope
 from aio_provider.jobs.runner import CreditLimitWarning
 from aio_provider.jobs.settings import Settings
 
 
 class RowsFailedError(AioError):
-    """Some rows failed and ``errors="raise"`` was given; ``frame`` has every row, the good ones too."""
+    """Some rows failed and ``errors="raise"`` was given; ``frame`` has every row, the good ones too.
+
+    Of a streamed call, which has no frame, ``result`` says where they are.
+    """
 
     frame: pd.DataFrame
+    result: StreamResult
 
 
 @dataclass(frozen=True)
@@ -42,46 +47,42 @@ class Prepared:
     """A call whose arguments have all been checked; nothing has been sent yet."""
 
     run: Run
-    output: Output | None
-    call: str
+    rows: InMemory | Streaming
     errors: str
     progress: bool | None
     gallery: int
 
-    def blocking(self) -> pd.DataFrame:
+    def blocking(self) -> pd.DataFrame | StreamResult:
         """Run it, waiting in this thread."""
         view = self._view()
-        if len(self.run.frame):
+        if self.rows.total != 0:
             try:
-                run_blocking(self.run.collect(view), tick=view.draw)
+                run_blocking(self.run.collect(self.rows.parts(), view, self.rows.done), tick=view.draw)
             except BaseException as error:
                 self._stopped(error, view)
                 raise
-        out = self.run.frame_so_far()
-        self._write(out)
-        return self._hand_over(out, view)
+        return self._hand_over(self.rows.finish(self.run.report()), view)
 
-    async def awaiting(self) -> pd.DataFrame:
+    async def awaiting(self) -> pd.DataFrame | StreamResult:
         """Run it in the running loop."""
         view = self._view()
-        if len(self.run.frame):
+        if self.rows.total != 0:
             ticker = asyncio.create_task(_draw_now_and_then(view))
             try:
-                await self.run.collect(view)
+                await self.run.collect(self.rows.parts(), view, self.rows.done)
             except BaseException as error:
                 self._stopped(error, view)
                 raise
             finally:
                 ticker.cancel()
-        out = self.run.frame_so_far()
-        await asyncio.to_thread(self._write, out)
+        out = await asyncio.to_thread(self.rows.finish, self.run.report())
         return self._hand_over(out, view)
 
     def _view(self) -> View:
-        rows = len(self.run.frame)
-        return make_view(rows, self.run.spec.kind, self.progress if rows else False)
+        total = self.rows.total
+        return make_view(total, self.run.spec.kind, False if total == 0 else self.progress)
 
-    def _hand_over(self, out: pd.DataFrame, view: View) -> pd.DataFrame:
+    def _hand_over(self, out: pd.DataFrame | StreamResult, view: View) -> pd.DataFrame | StreamResult:
         """Tell the user how it went, now that everything is kept."""
         report = self.run.report()
         view.close()
@@ -94,38 +95,34 @@ class Prepared:
                 CreditLimitWarning,
                 stacklevel=users_level(),
             )
-        if self.gallery:
-            display_result(out, rows=self.gallery, prefix=self.run.options.prefix, kind=report.kind)
+        if self.gallery and in_notebook():
+            shown = out if isinstance(out, pd.DataFrame) else out.head(self.gallery)
+            display_result(shown, rows=self.gallery, prefix=self.run.options.prefix, kind=report.kind)
         if self.errors == "raise":
-            _raise_failures(self.run, out)
+            self._raise_failures(out)
         return out
 
     def _stopped(self, error: BaseException, view: View) -> None:
-        """Keep what there is: in the file, and on the exception."""
-        out = self.run.frame_so_far()
-        error.frame = out  # type: ignore[attr-defined]
-        view.close()
-        view.say(f"Stopped by {type(error).__name__}. {self.run.report().summary()}")
-        try:
-            if self.output is not None and self.output.succeeded() > self.run.report().succeeded:
-                error.add_note(f"output={self.output.url!r} was left as it was: it knows more than this run.")
-            else:
-                self._write(out)
-        except OSError as failed:
-            # the reason for stopping is the more important of the two, and `frame` has the rows
-            error.add_note(
-                f"The rows so far could not be written to output: {type(failed).__name__}: {failed}"
-            )
-
-    def _write(self, out: pd.DataFrame) -> None:
-        if self.output is None:
-            return
+        """Keep what there is."""
         report = self.run.report()
-        try:
-            self.output.write(out, {"call": self.call, "run_id": report.run_id, "totals": report.to_dict()})
-        except OSError as error:
-            error.frame = out  # type: ignore[attr-defined]  # a full disk loses nothing that was paid for
-            raise
+        self.rows.stopped(error, report)
+        view.close()
+        view.say(f"Stopped by {type(error).__name__}. {report.summary()}")
+
+    def _raise_failures(self, out: pd.DataFrame | StreamResult) -> None:
+        if self.run.first_failure is None:
+            return
+        row, first = self.run.first_failure
+        error = RowsFailedError(
+            f"{self.run.failed:,} of {len(out):,} rows did not succeed; the first is row "
+            f"{self.rows.label(row)!r} ({first.status}): {(first.error or 'no reason given').rstrip('.')}. "
+            f"{words.get().rest}"
+        )
+        if isinstance(out, pd.DataFrame):
+            error.frame = out
+        else:
+            error.result = out
+        raise error
 
 
 def prepare(arguments: Mapping[str, Any]) -> Prepared:
@@ -140,6 +137,26 @@ def prepare(arguments: Mapping[str, Any]) -> Prepared:
     checks.check_choice("errors", given["errors"], ("rows", "raise"))
     checks.check_type("progress", given["progress"], bool, none=True)
     gallery = checks.check_gallery(given["gallery"])
+    run, rows = _streamed(given) if _streams(given) else _in_memory(given)
+    if rows.total != 0:  # an empty frame needs no key
+        run.connect()
+    return Prepared(run, rows, given["errors"], given["progress"], gallery)
+
+
+def _streams(given: Mapping[str, Any]) -> bool:
+    """Whether rows go from input to output a part at a time: from files to a file, or into a folder."""
+    output = given["output"]
+    if output is None:
+        for name in ("partition_by", "max_rows_per_part"):
+            if given[name] is not None:
+                raise ConfigurationError(f"{name} says how output is written; give output=... too.")
+        return False
+    if not isinstance(given["source"], pd.DataFrame):
+        return True
+    return given["partition_by"] is not None or (isinstance(output, str | os.PathLike) and is_folder(output))
+
+
+def _in_memory(given: Mapping[str, Any]) -> tuple[Run, InMemory]:
     output = (
         None
         if given["output"] is None
@@ -154,45 +171,25 @@ def prepare(arguments: Mapping[str, Any]) -> Prepared:
     settings = Settings.from_env(**checks.check_settings(given))
     spec.check_constants(frame)
     if given["errors"] == "raise":
-        spec.check_rows(frame)
-    run = Run(frame, spec, options, settings)
-    call = call_fingerprint(spec, frame, options, settings.base_url)
+        spec.check_rows([frame])
+    call = ""
     if output is not None:
+        call = call_fingerprint(spec, frame, options, settings.base_url)
         output.prepare(frame, call, overwrite=given["overwrite"])
-    if len(frame):  # an empty frame needs no key
-        run.connect()
-    return Prepared(run, output, call, given["errors"], given["progress"], gallery)
+    run = Run(spec, options, settings, len(frame))
+    return run, InMemory(frame, options.prefix, output, call)
 
 
-def call_fingerprint(spec: RequestSpec, frame: pd.DataFrame, options: Options, base_url: str) -> str:
-    """What makes two calls the same call: what is sent where for which rows, and how the columns are called.
-
-    :returns: 64 hex digits.
-    """
-    key = options.key
-    shape = {**spec.describe(), "key": None if key is None else str(key), "prefix": options.prefix}
-    shape["service"] = service_scope(base_url)
-    digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
-    for name in [*spec.columns, *([] if key is None else [key])]:
-        digest.update(repr(name).encode())
-        for value in frame[name].tolist():
-            digest.update(repr(plain(value)).encode())
-            digest.update(b"\0")
-    return digest.hexdigest()
-
-
-def _raise_failures(run: Run, out: pd.DataFrame) -> None:
-    failures = run.failures()
-    if not failures:
-        return
-    label, first = failures[0]
-    error = RowsFailedError(
-        f"{len(failures):,} of {len(out):,} rows did not succeed; the first is row {label!r} "
-        f"({first.status}): {(first.error or 'no reason given').rstrip('.')}. "
-        f"{words.get().rest}"
-    )
-    error.frame = out
-    raise error
+def _streamed(given: Mapping[str, Any]) -> tuple[Run, Streaming]:
+    frame = given["source"] if isinstance(given["source"], pd.DataFrame) else None
+    source = given["source"] if frame is None else arrow_input(read_source(frame))
+    stream = open_stream({**given, "source": source})
+    settings = Settings.from_env(**checks.check_settings(given))
+    if given["errors"] == "raise":
+        stream.check_rows()
+    stream.target.prepare(stream.call(settings.base_url), overwrite=given["overwrite"])
+    run = Run(stream.spec, stream.options, settings, stream.scan.total)
+    return run, Streaming(stream, run, overwrite=given["overwrite"], frame=frame)
 
 
 async def _draw_now_and_then(view: View) -> None:

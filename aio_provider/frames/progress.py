@@ -20,7 +20,7 @@ LOG_INTERVALS = (2.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 class Snapshot:
     """How far a run is, in rows."""
 
-    total: int
+    total: int | None
     done: int = 0
     failed: int = 0
     in_flight: int = 0
@@ -30,17 +30,18 @@ class Snapshot:
 
     def line(self) -> str:
         """One line of text, the same in every place."""
-        return f"{self.done:,}/{self.total:,} rows, {self.details()}"
+        of = "" if self.total is None else f"/{self.total:,}"
+        return f"{self.done:,}{of} rows, {self.details()}"
 
     def details(self) -> str:
         """What stands beside a bar."""
         parts = [f"{self.failed:,} failed"] if self.failed else []
         if self.reused:
             parts.append(f"{self.reused:,} reused")
-        if self.done < self.total:
+        if self.total is None or self.done < self.total:
             parts.append(f"{self.in_flight:,} in flight")
         parts.append(in_credits(self.credits))
-        if self.eta_seconds is not None and self.done < self.total:
+        if self.eta_seconds is not None and self.done < (self.total or 0):
             parts.append(f"about {clock(self.eta_seconds)} left")
         return ", ".join(parts)
 
@@ -51,7 +52,7 @@ class View:
     :meth:`update` may be called from any thread and is cheap; :meth:`draw` belongs to the caller's thread.
     """
 
-    def __init__(self, total: int, title: str) -> None:
+    def __init__(self, total: int | None, title: str) -> None:
         self.title = title
         self.state = Snapshot(total)
 
@@ -80,7 +81,7 @@ class View:
 class BarView(View):
     """A tqdm bar in a terminal."""
 
-    def __init__(self, total: int, title: str) -> None:
+    def __init__(self, total: int | None, title: str) -> None:
         super().__init__(total, title)
         from tqdm import tqdm
 
@@ -106,7 +107,7 @@ class NotebookView(View):
     its last state instead of every one.
     """
 
-    def __init__(self, total: int, title: str) -> None:
+    def __init__(self, total: int | None, title: str) -> None:
         super().__init__(total, title)
         self._said: list[str] = []
         self._shown = self.state
@@ -134,7 +135,8 @@ class NotebookView(View):
 
     def _page(self) -> dict[str, str]:
         state = self.state
-        bar = f'<progress value="{state.done}" max="{max(state.total, 1)}" style="width:16em"></progress>'
+        most = max(state.total or state.done, 1)
+        bar = f'<progress value="{state.done}" max="{most}" style="width:16em"></progress>'
         lines = "".join(f"<div>{escape(line)}</div>" for line in self._said)
         html = f"<div>{escape(self.title)} {bar} {escape(state.line())}</div>{lines}"
         return {"text/html": html, "text/plain": "\n".join([f"{self.title}: {state.line()}", *self._said])}
@@ -145,7 +147,7 @@ class LogView(View):
 
     def __init__(
         self,
-        total: int,
+        total: int | None,
         title: str,
         stream: IO[str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -179,7 +181,7 @@ class LogView(View):
         self.say(f"{self.title}: {self.state.line()}")
 
 
-def make_view(total: int, title: str, progress: bool | None) -> View:
+def make_view(total: int | None, title: str, progress: bool | None) -> View:
     """The view that suits where we run.
 
     :param progress: ``None`` or ``True``: a bar in a terminal or notebook, a line now and then elsewhere;

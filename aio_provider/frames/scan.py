@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -28,8 +28,6 @@ Source: TypeAlias = (
     | os.PathLike[str]
     | Sequence[str | os.PathLike[str]]
     | ds.Dataset
-    | pa.Table
-    | pd.DataFrame
     | Iterable[pa.RecordBatch | pa.Table | pd.DataFrame]
 )
 
@@ -43,6 +41,7 @@ class Scan:
     :param total: rows, where that is known.
     :param size: bytes on disk, about; 0 where that is not known.
     :param repeatable: can be read more than once.
+    :param identity: which files these are; empty where the rows have no name.
     """
 
     name: str
@@ -51,6 +50,7 @@ class Scan:
     size: int
     batches: Callable[[], Iterator[pa.RecordBatch | pa.Table]]
     repeatable: bool = True
+    identity: str = ""
 
     def tables(self, rows: int) -> Iterator[pa.Table]:
         """The rows in order, ``rows`` at a time; the last table may have fewer.
@@ -73,11 +73,11 @@ class Scan:
             yield pa.concat_tables(waiting).combine_chunks()
 
 
-def open_scan(source: Source) -> Scan:
+def open_scan(source: Source | Any) -> Scan:
     """Look at an input.
 
     :param source: the path, glob, folder or fsspec URL of Parquet, CSV or JSON-lines files (or several of
-        them), a ``pyarrow.dataset.Dataset``, a table, or an iterator of tables, record batches or DataFrames.
+        them), a ``pyarrow.dataset.Dataset``, or an iterator of tables, record batches or DataFrames.
     :raises TypeError: something else.
     :raises FileNotFoundError, PermissionError: no such file, or it may not be read.
     :raises ValueError: a damaged file, files with different columns or kinds, columns that are not unique, or
@@ -86,20 +86,14 @@ def open_scan(source: Source) -> Scan:
     if isinstance(source, str | os.PathLike):
         scan = _of_files(find_files([source]))
     elif isinstance(source, ds.Dataset):
-        scan = _of_dataset(source, "the dataset")
-    elif isinstance(source, pa.Table):
-        scan = Scan("the table", source.schema, source.num_rows, source.nbytes, lambda: iter([source]))
-    elif (
-        isinstance(source, list | tuple) and source and all(isinstance(x, str | os.PathLike) for x in source)
-    ):
+        files = "\n".join(getattr(source, "files", ()))
+        scan = replace(_of_dataset(source, "the dataset"), identity=files)
+    elif isinstance(source, list | tuple) and source and all(isinstance(x, _PATHS) for x in source):
         scan = _of_files(find_files(source))
-    elif isinstance(source, Iterable) and not isinstance(source, dict | set | bytes):
+    elif hasattr(source, "__next__") or isinstance(source, pa.RecordBatchReader) or _is_batches(source):
         scan = _of_iterator(iter(source))
     else:
-        raise TypeError(
-            f"The first argument is a {type(source).__name__}: pass a DataFrame, the path or glob of "
-            "Parquet, CSV or JSON-lines files, a pyarrow dataset, or an iterator of batches."
-        )
+        raise TypeError(_not_a_source(source))
     names = scan.schema.names
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -109,16 +103,25 @@ def open_scan(source: Source) -> Scan:
     return scan
 
 
-def _is_path(source: object) -> bool:
-    return isinstance(source, str | os.PathLike)
+def scan_table(table: pa.Table) -> Scan:
+    """Rows that are in memory already."""
+    return Scan("the frame", table.schema, table.num_rows, table.nbytes, lambda: iter([table]))
+
+
+_PATHS = (str, os.PathLike)
+
+
+def _is_batches(source: object) -> bool:
+    kinds = (pa.RecordBatch, pa.Table, pd.DataFrame)
+    return isinstance(source, list | tuple) and len(source) > 0 and isinstance(source[0], kinds)
 
 
 def _of_files(files: Files) -> Scan:
     if files.kind == "Parquet":
-        return _of_dataset(files.dataset(), files.name, files.size)
+        return replace(_of_dataset(files.dataset(), files.name, files.size), identity=files.identity)
     read = read_csv if files.kind == "CSV" else read_json_lines
     schema, total, batches = read(files)
-    return Scan(files.name, schema, total, files.size, batches)
+    return Scan(files.name, schema, total, files.size, batches, identity=files.identity)
 
 
 def _of_dataset(dataset: ds.Dataset, name: str, size: int = 0) -> Scan:
@@ -200,3 +203,24 @@ def _as_table(batch: object) -> pa.Table | None:
     raise TypeError(
         f"The iterator gives {type(batch).__name__}s; give DataFrames, pyarrow tables or record batches."
     )
+
+
+def _not_a_source(source: object) -> str:
+    kind = type(source)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    advice = (
+        "pass a pandas DataFrame, the path or glob of Parquet, CSV or JSON-lines files, "
+        "a pyarrow dataset, or an iterator of batches"
+    )
+    for method, how in (
+        ("to_pandas", ".to_pandas()"),
+        ("toPandas", ".toPandas()"),
+        ("to_frame", ".to_frame()"),
+    ):
+        if hasattr(source, method):
+            advice = f"convert it with {how}"
+            break
+    else:
+        if isinstance(source, list | tuple | dict):
+            advice = "wrap it in pd.DataFrame(...)"
+    return f"The first argument is a {name}, not a DataFrame: {advice}."

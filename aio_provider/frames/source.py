@@ -1,42 +1,40 @@
-"""Where the rows come from: a DataFrame, or a Parquet, CSV or JSON-lines file, local or any fsspec URL."""
+"""Rows that are to be in memory: a DataFrame, or what is read into one."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Callable
-from pathlib import PurePath
-from typing import IO
+from typing import IO, Any
 
 import fsspec
 import pandas as pd
 import pyarrow as pa
 
-_SUFFIXES = {
-    ".parquet": "Parquet",
-    ".pq": "Parquet",
-    ".csv": "CSV",
-    ".jsonl": "JSON lines",
-    ".ndjson": "JSON lines",
-}
+from aio_provider.frames.files import is_several, kind_of
+from aio_provider.frames.scan import open_scan
+
+#: rows read at once
+_ROWS = 100_000
 
 
-def read_source(source: object) -> pd.DataFrame:
+def read_source(source: Any) -> pd.DataFrame:
     """The input as a DataFrame.
 
-    :param source: a DataFrame (returned as it is), or the path or fsspec URL of a ``.parquet``, ``.csv`` or
-        ``.jsonl`` file.
+    :param source: a DataFrame (returned as it is), the path or fsspec URL of a ``.parquet``, ``.csv`` or
+        ``.jsonl`` file, or anything else that :func:`~.scan.open_scan` takes.
     :raises TypeError: neither; the message says how to convert what was given.
     :raises ValueError: an unknown kind of file, one that cannot be read as what its name says, or columns
         that are not flat or not unique.
     :raises FileNotFoundError, PermissionError: the file is not there, or may not be read.
     """
-    if isinstance(source, str | os.PathLike):
-        frame = _read_file(os.fspath(source))
-    elif isinstance(source, pd.DataFrame):
+    if isinstance(source, pd.DataFrame):
         frame = source
+    elif isinstance(source, str | os.PathLike) and not is_several(source):
+        frame = _read_file(os.fspath(source))
     else:
-        raise TypeError(_not_a_frame(source))
+        scan = open_scan(source)
+        frame = pa.concat_tables(scan.tables(_ROWS)).to_pandas()
     _check_columns(frame)
     return frame
 
@@ -56,13 +54,7 @@ def _check_columns(frame: pd.DataFrame) -> None:
 def _read_file(path: str | bytes) -> pd.DataFrame:
     if isinstance(path, bytes):
         raise TypeError("The path is bytes; give it as text.")
-    suffix = PurePath(path.split("?", 1)[0]).suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise ValueError(
-            f"Cannot tell what kind of file {path!r} is: its name must end in {', '.join(_SUFFIXES)}. "
-            "For another kind, read it with pandas and pass the DataFrame."
-        )
-    what = _SUFFIXES[suffix]
+    what = kind_of(path)
     try:
         with fsspec.open(path, "rb") as file:
             return _READERS[what](file)
@@ -96,21 +88,3 @@ _READERS: dict[str, Callable[[IO[bytes]], pd.DataFrame]] = {
     "CSV": pd.read_csv,
     "JSON lines": _read_json_lines,
 }
-
-
-def _not_a_frame(source: object) -> str:
-    kind = type(source)
-    name = f"{kind.__module__}.{kind.__qualname__}"
-    advice = "pass a pandas DataFrame, or the path of a Parquet, CSV or JSON-lines file"
-    for method, how in (
-        ("to_pandas", ".to_pandas()"),
-        ("toPandas", ".toPandas()"),
-        ("to_frame", ".to_frame()"),
-    ):
-        if hasattr(source, method):
-            advice = f"convert it with {how}"
-            break
-    else:
-        if isinstance(source, list | tuple | dict):
-            advice = "wrap it in pd.DataFrame(...)"
-    return f"The first argument is a {name}, not a DataFrame: {advice}."

@@ -97,23 +97,27 @@ class RequestSpec:
             if name in self.fields and _is_constant(self.fields[name]) and _is_constant(self.model):
                 raise first.error
 
-    def check_rows(self, frame: pd.DataFrame) -> None:
+    def check_rows(self, parts: Iterable[pd.DataFrame | pa.Table]) -> None:
         """Build every row's request, for ``errors="raise"``.
 
         :raises InvalidRequestError: the first bad row's, saying how many there are.
         """
-        bad = [
-            (position, item)
-            for position, item in enumerate(self.requests(frame))
-            if isinstance(item, Invalid)
-        ]
-        if bad:
-            position, first = bad[0]
+        bad, rows = 0, 0
+        first: tuple[object, Invalid] | None = None
+        for part in parts:
+            for position, item in enumerate(self.requests(part)):
+                if isinstance(item, Invalid):
+                    bad += 1
+                    label = part.index[position] if hasattr(part, "index") else rows + position
+                    first = first or (label, item)
+            rows += len(part)
+        if first is not None:
+            label, item = first
             raise InvalidRequestError(
-                f"{len(bad):,} of {len(frame):,} rows cannot be sent and nothing was; the first is row "
-                f"{frame.index[position]!r}: {first.error}",
-                field=first.error.field,
-            ) from first.error
+                f"{bad:,} of {rows:,} rows cannot be sent and nothing was; the first is row "
+                f"{label!r}: {item.error}",
+                field=item.error.field,
+            ) from item.error
 
     def requests(self, rows: pd.DataFrame | pa.Table) -> Iterator[GenerationRequest | Nothing | Invalid]:
         """One item for each row, in order; built as they are asked for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from aio_provider.api.errors import ConfigurationError
 from aio_provider.frames import arguments as checks
 from aio_provider.frames.options import Options
 from aio_provider.frames.parts import Naming, Part
-from aio_provider.frames.scan import Scan, open_scan
+from aio_provider.frames.scan import Scan, open_scan, scan_table
 from aio_provider.frames.spec import RequestSpec, make_spec
 from aio_provider.frames.target import Target
 from aio_provider.jobs.job import service_scope
@@ -39,12 +39,21 @@ class Stream:
 
     def parts(self) -> Iterator[Part]:
         """The input, part by part."""
-        start = 0
-        for number, table in enumerate(self.scan.tables(self.part_rows)):
-            part = Part(number, start, table)
-            part.digest = digest_of(table)
-            start += len(table)
+        for part in numbered(self.scan.tables(self.part_rows)):
+            part.digest = digest_of(part.rows)
             yield part
+
+    def check_rows(self) -> None:
+        """Build every row's request, for ``errors="raise"``.
+
+        :raises InvalidRequestError: a row that cannot be sent.
+        """
+        if not self.scan.repeatable:
+            raise ConfigurationError(
+                'errors="raise" looks at all rows before anything is spent, and an iterator can be '
+                "read once; give a path, a dataset or a DataFrame."
+            )
+        self.spec.check_rows(self.scan.tables(self.part_rows))
 
     def naming(self, base_url: str, run_id: str) -> Naming:
         """What says which job each row is; one for each time the parts are gone through."""
@@ -62,7 +71,7 @@ class Stream:
             "prefix": options.prefix,
             "service": service_scope(base_url),
             "run": "" if options.reuse == "always" else f"{options.reuse}:{options.run_id}",
-            "input": self.scan.name,
+            "input": self.scan.identity,
             "part_rows": self.part_rows,
             "partition_by": self.target.partition_by,
         }
@@ -81,7 +90,8 @@ def open_stream(given: Mapping[str, Any]) -> Stream:
     if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
         raise ConfigurationError(f"max_rows_per_part={rows!r}; it must be a whole number above 0.")
     prefix = checks.check_prefix(given["prefix"])
-    scan = open_scan(given["source"])
+    source = given["source"]
+    scan = scan_table(source) if isinstance(source, pa.Table) else open_scan(source)
     columns = pd.DataFrame(columns=scan.schema.names)
     spec.check_columns(scan.schema.names)
     options = checks.check_options(columns, given)
@@ -91,6 +101,14 @@ def open_stream(given: Mapping[str, Any]) -> Stream:
         spec.check_constants(next(scan.tables(100)))
     target = Target(given["output"], scan, prefix, given["partition_by"])
     return Stream(scan, spec, options, target, rows)
+
+
+def numbered(tables: Iterable[pa.Table]) -> Iterator[Part]:
+    """Tables that follow each other as parts."""
+    start = 0
+    for number, table in enumerate(tables):
+        yield Part(number, start, table)
+        start += len(table)
 
 
 def digest_of(table: pa.Table) -> str:

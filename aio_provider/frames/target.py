@@ -24,8 +24,9 @@ from aio_provider.frames.schema import SCHEMA_VERSION, result_columns, with_resu
 _ENDED: Final = frozenset({"succeeded", "failed", "expired", "skipped"})
 
 
-def is_folder(url: str) -> bool:
+def is_folder(output: str | os.PathLike[str]) -> bool:
     """Whether an output is a folder: it ends in ``/``, is one already, or has no suffix."""
+    url = os.fspath(output)
     if url.endswith("/"):
         return True
     fs, path = locate(url)

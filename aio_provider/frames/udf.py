@@ -32,6 +32,8 @@ _NOT_HERE = {
     "source": "the engine gives the rows",
     "output": "the engine writes the result",
     "overwrite": "the engine writes the result",
+    "partition_by": "the engine writes the result",
+    "max_rows_per_part": "the engine writes the result",
     "progress": "workers have nobody to show it to",
     "gallery": "workers have nobody to show it to",
     "max_credits": "each batch would count for itself; limit the rows instead",
@@ -106,7 +108,8 @@ class BatchFunction:
         return pa.schema([*kept, *made])
 
     def _generate(self, frame: pd.DataFrame) -> pd.DataFrame:
-        return generate(frame, self.kind, progress=False, gallery=False, **self.arguments)
+        out: pd.DataFrame = generate(frame, self.kind, progress=False, gallery=False, **self.arguments)
+        return out
 
 
 def _with_schema(out: pd.DataFrame, given: pa.Schema, prefix: str) -> pa.Table:

@@ -38,7 +38,7 @@ Jobs: TypeAlias = Iterable[Job] | AsyncIterable[Iterable[Job]]
 
 
 class CreditLimitWarning(UserWarning):
-    """Some jobs were not submitted: they would have gone past ``max_credits``."""
+    """Some jobs were not submitted: they would have gone past ``max_credits`` or a budget of the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +232,18 @@ class _Run:
         if self._fatal is not None:
             raise self._fatal
         if self._carrier.over_limit and self._runner.warn:
+            left = self._carrier.over_limit
             warnings.warn(
-                f"{self._carrier.over_limit} jobs were not submitted: they would have gone past "
-                f"max_credits={self._runner.max_credits:g}.",
+                f"{'1 job was' if left == 1 else f'{left:,} jobs were'} not submitted, which would have gone "
+                f"past max_credits={self._runner.max_credits:g}.",
+                CreditLimitWarning,
+                stacklevel=2,
+            )
+        if self._carrier.over_budget and self._runner.warn:
+            left = self._carrier.over_budget
+            warnings.warn(
+                f"{'1 job was' if left == 1 else f'{left:,} jobs were'} not submitted. "
+                f"{self._carrier.budget_error}",
                 CreditLimitWarning,
                 stacklevel=2,
             )

@@ -409,8 +409,9 @@ def test_output_of_this_same_call_is_replaced_and_of_another_refused(
 
 def test_a_file_in_a_file_out(aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
     frame(2).to_csv(tmp_path / "in.csv", index=False)
-    out = generate(tmp_path / "in.csv", prompt="caption", output=tmp_path / "out.parquet")
-    assert statuses(out) == ["succeeded"] * 2
+    assert statuses(generate(tmp_path / "in.csv", prompt="caption")) == ["succeeded"] * 2
+    out: Any = generate(tmp_path / "in.csv", prompt="caption", output=tmp_path / "out.parquet")
+    assert statuses(out.read()) == ["succeeded"] * 2
     assert statuses(pd.read_parquet(tmp_path / "out.parquet")) == ["succeeded"] * 2
 
 

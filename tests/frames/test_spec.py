@@ -183,7 +183,7 @@ def test_check_rows_counts_the_bad_ones() -> None:
     with pytest.raises(
         InvalidRequestError, match="2 of 3 rows cannot be sent and nothing was; the first is row 'r2'"
     ):
-        spec.check_rows(frame)
+        spec.check_rows([frame])
 
 
 def test_describe_tells_a_column_from_a_constant() -> None:
