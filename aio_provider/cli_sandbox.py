@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from aio_provider.cli import missing
+from aio_provider.cli_shared import many
+from aio_provider.frames.progress import in_credits
 from aio_provider.sandbox.environment import connection_uri
 from aio_provider.sandbox.faults import FAULTS, NOTATION
 from aio_provider.sandbox.server import Sandbox
@@ -77,8 +79,8 @@ def sandbox(ready_file: str | None, quiet: bool, **settings: Any) -> None:
             _write_ready(ready_file, server)
         watch(console, server, stop)
     console.print(
-        f"\nStopped. {len(server.account.tasks)} submissions, {server.charged:g} credits charged, "
-        f"{server.requests.get('requests', 0)} requests."
+        f"\nStopped. {many(len(server.account.tasks), 'submission')}, {in_credits(server.charged)} charged, "
+        f"{many(server.requests.get('requests', 0), 'request')}."
     )
 
 

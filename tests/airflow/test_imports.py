@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import aio_provider
 
 BASE = """
 import airflow.triggers.base
@@ -57,3 +60,16 @@ def test_no_third_party_package_is_added(extra: set[str]) -> None:
 @pytest.mark.parametrize("name", ["pandas", "numpy", "pyarrow", "pyrate_limiter", "fsspec", "tqdm", "upath"])
 def test_nothing_heavy(extra: set[str], name: str) -> None:
     assert name not in extra
+
+
+def test_a_trigger_has_no_way_to_the_record() -> None:
+    """A trigger that touches the task state store, which is synchronous, hangs its triggerer."""
+    show = (
+        'print("MODULES " + json.dumps([name for name in sys.modules if name.startswith("aio_provider.")]))'
+    )
+    source = f"import json, sys\nimport aio_provider.triggers.aio\n{show}"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    names = json.loads(done.stdout.splitlines()[-1].removeprefix("MODULES "))
+    assert [name for name in names if name.startswith("aio_provider.operators")] == []
+    for path in (Path(aio_provider.__file__).parent / "triggers").glob("*.py"):
+        assert "state_store" not in path.read_text(), path
