@@ -240,6 +240,7 @@ class BatchRun:
             deadline=min(until) if until else (wake_at or began) + MINUTE,
             wake_at=wake_at,
             sparing=to_send,
+            carry=self.state.to_dict(),
         )
 
 

@@ -170,14 +170,11 @@ class AioGenerateFromParquetOperator(BaseOperator):
 
         return self._run(context, State(), None)
 
-    def next_wave(self, context: Context, event: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
-        """Resume after the trigger: take its outcomes, and send the next wave.
-
-        :param state: what the wave before it left.
-        """
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
+        """Resume after the trigger: take its outcomes, send the next wave. All it needs is in the event."""
         from aio_provider.operators.batch_run import State
 
-        return self._run(context, State.from_dict(state), event)
+        return self._run(context, State.from_dict(event["carry"]), event)
 
     def on_kill(self) -> None:
         """The service has no call to cancel tasks: say that they go on, and how they are picked up."""
@@ -213,8 +210,7 @@ class AioGenerateFromParquetOperator(BaseOperator):
         patience = timedelta(seconds=max(until - time.time(), 0.0)) + DEFERRAL_MARGIN
         self.defer(
             trigger=trigger,
-            method_name="next_wave",
-            kwargs={"state": state.to_dict()},
+            method_name="execute_complete",
             timeout=self.execution_timeout or patience,
         )
 

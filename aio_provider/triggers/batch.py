@@ -44,6 +44,8 @@ class AioBatchTrigger(BaseTrigger):
     :param wake_at: when to fire although tasks are still running, in seconds since 1970: say, once the rate
         budget has room for more submissions. ``None``: never.
     :param sparing: spend fewer requests on polls: more submissions are to come, and share the limit.
+    :param carry: plain JSON that is handed back in the event, as ``carry``: ``dag.test()`` drops the
+        ``kwargs`` of a deferral.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class AioBatchTrigger(BaseTrigger):
         chunk: int = 500,
         wake_at: float | None = None,
         sparing: bool = False,
+        carry: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.aio_conn_id = aio_conn_id
@@ -63,6 +66,7 @@ class AioBatchTrigger(BaseTrigger):
         self.chunk = chunk
         self.wake_at = wake_at
         self.sparing = sparing
+        self.carry = carry
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments, as they are stored."""
@@ -75,11 +79,12 @@ class AioBatchTrigger(BaseTrigger):
                 "chunk": self.chunk,
                 "wake_at": self.wake_at,
                 "sparing": self.sparing,
+                "carry": self.carry,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yield one event: ``{"status", "outcomes", "pending"}``, and ``error`` where there is one.
+        """Yield one event: ``{"status", "outcomes", "pending"}``, ``error`` and ``carry`` where there is one.
 
         ``status`` is ``done``, ``chunk``, ``wake``, ``timeout`` or ``fatal``. ``outcomes`` are tasks as
         :meth:`~aio_provider.api.tasks.Task.to_dict` gives them; the status of one that the service no longer
@@ -97,7 +102,8 @@ class AioBatchTrigger(BaseTrigger):
         except AioError as failure:
             error = event_of_error(failure)
             status = error["status"]
-        return {**error, "status": status, "outcomes": outcomes, "pending": self._count() - len(outcomes)}
+        event = {**error, "status": status, "outcomes": outcomes, "pending": self._count() - len(outcomes)}
+        return event if self.carry is None else {**event, "carry": self.carry}
 
     async def on_kill(self) -> None:
         """Cancel nothing: the service has no such call."""

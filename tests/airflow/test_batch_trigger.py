@@ -44,6 +44,7 @@ def test_what_is_stored() -> None:
         "chunk": 500,
         "wake_at": None,
         "sparing": False,
+        "carry": None,
     }
     path, arguments = trigger(group, deadline=1795340900.5).serialize()
     assert (path, arguments) == ("aio_provider.triggers.aio.AioBatchTrigger", stored)

@@ -116,6 +116,18 @@ def test_enrich_catalog(run_example: Callable[..., Any], aio_sandbox: Sandbox, t
     assert all(aio_sandbox.api_key.encode() not in path.read_bytes() for path in tmp_path.rglob("*.parquet"))
 
 
+def test_enrich_shards(run_example: Callable[..., Any], aio_sandbox: Sandbox, tmp_path: Path) -> None:
+    import pandas as pd
+
+    run = run_example("enrich_shards", rows=7, shards=3, output=str(tmp_path / "mine"))
+    assert kinds(aio_sandbox) == {"image": 7}
+    assert xcom(run, "total") == {"rows": 7, "succeeded": 7, "credits": aio_sandbox.charged}
+    table = pd.read_parquet(tmp_path / "mine" / "pictures")
+    products = pd.read_parquet(EXAMPLES / "data" / "products.parquet").head(7)
+    assert table["sku"].tolist() == products["sku"].tolist()
+    assert table["aio_credits"].sum() == aio_sandbox.charged
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_examples_retry(path: Path, load_dag: Callable[[Path], ModuleType]) -> None:
     """A retry is free, and a short trigger may lose a race in the scheduler: examples have one."""
