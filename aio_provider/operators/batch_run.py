@@ -69,7 +69,7 @@ class State:
         return cls(**{**values, "tally": Tally(**values["tally"]), "flights": flights})
 
 
-@dataclass
+@dataclass(eq=False)  # it stands in line for turns of the rate budget, as itself
 class BatchRun:
     """One attempt's work on a batch.
 
