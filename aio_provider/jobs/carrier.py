@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING, Literal
 from aio_provider.api.errors import (
     AioError,
     AuthenticationError,
+    BudgetExceededError,
     InsufficientCreditsError,
     NotFoundError,
     TaskTimeoutError,
 )
 from aio_provider.api.prices import price
 from aio_provider.jobs import outcomes
+from aio_provider.jobs.budgets import Budgets
 from aio_provider.jobs.job import Job, Outcome, OutcomeStatus
 from aio_provider.jobs.ledger import AsyncLedger, Finished, JobState
 from aio_provider.jobs.others import Others
@@ -90,6 +93,11 @@ class Carrier:
         self.in_flight = 0
         #: jobs that would have gone past the limit
         self.over_limit = 0
+        #: jobs that a budget of the ledger had no room for, and what it said to the last of them
+        self.over_budget = 0
+        self.budget_error: BudgetExceededError | None = None
+        self._budgets = Budgets()
+        self._paid_for = 0
         #: jobs left out since the account has too few credits, and what they would likely cost
         self.unpaid = 0
         self.unpaid_credits = 0.0
@@ -104,7 +112,8 @@ class Carrier:
                 return outcomes.recorded(opened.job, entry)
             if entry.state is JobState.ACCEPTED:
                 opened.task_id, opened.submitted_at = entry.task_id, entry.submitted_at
-                return replace(await self._collect(opened), reused=True)  # not this run's submission
+                with self._under_way():
+                    return replace(await self._collect(opened), reused=True)  # not this run's submission
             if entry.state is JobState.PLANNED:
                 outcome = await self._submit(opened, entry)
                 if outcome is not None:
@@ -170,20 +179,20 @@ class Carrier:
         job = opened.job
         if self._submitter.stopped is not None:
             return self._left_out(job, self._submitter.stopped)
-        amount = self._limit.amount(job)
+        amount = self._limit.amount(job, entry)
         if not await self._limit.reserve(amount):
             self.over_limit += 1
             return outcomes.over_limit(job, self._limit.limit)
         charged: float | None = 0.0
         try:
-            async with self._sending:
-                submission = await self._submitter.submit(job, entry, lambda: self._priority(job))
+            submission = await self._budgets.submit(entry, lambda: self._send(job, entry), self._busy)
             if submission.fate is Fate.TAKEN:
                 return None
-            if submission.fate in (Fate.STOPPED, Fate.OUT_OF_CREDITS):
+            if submission.fate in (Fate.STOPPED, Fate.OUT_OF_CREDITS, Fate.OVER_BUDGET):
                 return self._left_out(job, submission.error)
             charged = None
-            outcome = await self._after(opened, submission)
+            with self._under_way():
+                outcome = await self._after(opened, submission)
             # The service bills what succeeded; a failed task is not charged unless it says so.
             charged = outcome.credits
             if charged is None and outcome.status is OutcomeStatus.FAILED:
@@ -197,7 +206,28 @@ class Carrier:
             expected = job.estimate or price(job.request)
             self.unpaid += 1
             self.unpaid_credits += expected.low if expected.likely is None else expected.likely
+        if isinstance(error, BudgetExceededError):
+            self.over_budget += 1
+            self.budget_error = error
         return outcomes.not_submitted(job, error)
+
+    async def _send(self, job: Job, entry: Entry) -> Submission:
+        async with self._sending:
+            return await self._submitter.submit(job, entry, lambda: self._priority(job))
+
+    def _busy(self) -> bool:
+        """Whether jobs of this run hold reservations that may turn into less."""
+        return bool(self._paid_for or self._submitter.in_air)
+
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        """A job is paid for; when its end is on record, budgets may have room again."""
+        self._paid_for += 1
+        try:
+            yield
+        finally:
+            self._paid_for -= 1
+            self._budgets.changed()
 
     async def _after(self, opened: Open, submission: Submission) -> Outcome:
         job, error = opened.job, submission.error

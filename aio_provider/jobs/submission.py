@@ -21,6 +21,7 @@ from aio_provider.api.errors import (
     REFUSALS,
     AioError,
     AuthenticationError,
+    BudgetExceededError,
     ConfigurationError,
     InsufficientCreditsError,
     NotFoundError,
@@ -64,6 +65,8 @@ class Fate(Enum):
     OUT_OF_CREDITS = auto()
     #: submissions were stopped before this one
     STOPPED = auto()
+    #: a budget of the ledger has no room for it; nothing was sent
+    OVER_BUDGET = auto()
     #: certainly not taken: try again
     AGAIN = auto()
 
@@ -150,7 +153,12 @@ class Submitter:
                     held.withdraw()
                     continue
                 self._tell("before_intent", job)
-                if not await self._ledger.intend(entry):
+                try:
+                    won = await self._ledger.intend(entry)
+                except BudgetExceededError as error:
+                    held.withdraw()
+                    return Submission(Fate.OVER_BUDGET, error=error)
+                if not won:
                     held.withdraw()
                     return Submission(Fate.TAKEN)
                 sending = asyncio.create_task(self._send(job))

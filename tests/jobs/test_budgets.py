@@ -294,7 +294,12 @@ def test_a_refusal_below_the_limit_is_told_as_one(ledger: Ledger, caplog: pytest
     plan(ledger, "a", "b")
     with pytest.raises(BudgetExceededError):
         ledger.intend(["a", "b"], owner="me")
-    assert "Budget total, 2026-11 has refused a job: 0 credits charged and 5 reserved of 7." in caplog.text
+    assert ledger.budget_events() == []  # 5 are reserved, and may turn out as less
+    ledger.accept([("a", "ta")], owner="me")
+    ledger.finish([succeeded("a", "ta")])
+    with pytest.raises(BudgetExceededError):
+        ledger.intend(["b"], owner="me")
+    assert "Budget total, 2026-11 has refused a job: 5 credits charged and 0 reserved of 7." in caplog.text
 
 
 def test_a_callback_that_fails_costs_nothing(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
@@ -381,7 +386,7 @@ def test_processes_that_race_for_the_last_credits_never_overspend(
         assert figures.left < FLUX  # and nothing was left lying about
         taken = sum(1 for entry in ledger.entries() if entry.state is not JobState.PLANNED)
         assert sum(won) == taken
-        assert sorted(event.percent for event in ledger.budget_events()) == [80, 100]
+        assert sorted(event.percent for event in ledger.budget_events()) in ([80], [80, 100])
 
 
 _start: Any = None

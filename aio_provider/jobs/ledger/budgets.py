@@ -217,7 +217,8 @@ def check(conn: Connection, keys: Sequence[str], now: datetime) -> Verdict:
         verdict.reserved[key] = amount
         for budget in ours:
             uses[budget] = _add(uses[budget], amount)
-    refusing = {error.budget for error in verdict.refused.values()}
+    # One that only reservations stood in the way of may be let through in a minute: no event yet.
+    refusing = {error.budget for error in verdict.refused.values() if not error.may_pass}
     for use in uses.values():
         verdict.events += _mark(conn, use, refused=use.name in refusing, now=now)
     return verdict

@@ -133,7 +133,7 @@ def _these(kind: str, model: str | None, scope: str) -> list[Any]:
     same = jobs.c.model.is_(None) if model is None else jobs.c.model == model
     where = [jobs.c.kind == kind, same]
     if scope:
-        where.append(jobs.c.scope.in_(sorted({scope, service_scope(scope)})))
+        where.append(jobs.c.scope == service_scope(scope))
     return where
 
 
@@ -183,9 +183,9 @@ def drift(conn: Connection, since: datetime | None, scope: str = "") -> list[Dri
     for table in (jobs, past_attempts):
         c = table.c
         query = sa.select(
+            c.scope,
             c.kind,
             c.model,
-            c.scope,
             sa.func.count().label("jobs"),
             sa.func.sum(c.estimate_likely).label("estimated"),
             sa.func.sum(c.credits).label("charged"),
@@ -193,13 +193,13 @@ def drift(conn: Connection, since: datetime | None, scope: str = "") -> list[Dri
         if since is not None:
             query = query.where(c.finished_at >= since)
         if scope:
-            query = query.where(c.scope.in_(sorted({scope, service_scope(scope)})))
-        parts.append(query.group_by(c.kind, c.model, c.scope))
+            query = query.where(c.scope == service_scope(scope))
+        parts.append(query.group_by(c.scope, c.kind, c.model))
     rows = sa.union_all(*parts).subquery()
-    place = (rows.c.kind, rows.c.model, rows.c.scope)
+    place = (rows.c.scope, rows.c.kind, rows.c.model)
     sums = (sa.func.sum(rows.c.jobs), sa.func.sum(rows.c.estimated), sa.func.sum(rows.c.charged))
     total = sa.select(*place, *sums).group_by(*place).order_by(*place)
     return [
         Drift(where, kind, model, int(count), float(estimated), float(charged))
-        for kind, model, where, count, estimated, charged in conn.execute(total)
+        for where, kind, model, count, estimated, charged in conn.execute(total)
     ]

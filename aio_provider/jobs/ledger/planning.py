@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from aio_provider.api.prices import price_key
+from aio_provider.jobs.job import service_scope
 from aio_provider.jobs.ledger.errors import JobConflictError
 from aio_provider.jobs.ledger.model import ENDED, Entry, JobState
 from aio_provider.jobs.ledger.owners import is_gone
@@ -226,9 +227,11 @@ def archive(conn: Connection, keys: Sequence[str], *, reason: str, now: datetime
 def _described(job: Job, policy: Policy, known: Entry | None = None) -> dict[str, Any]:
     request = job.request
     estimate = job.estimate
+    # One spelling of the service: what it has charged is looked up by it.
+    scope = service_scope(policy.scope) if policy.scope else known.scope if known else ""
     return {
         "fingerprint": request.fingerprint,
-        "scope": policy.scope or (known.scope if known else ""),
+        "scope": scope,
         "kind": request.kind,
         "endpoint": request.endpoint,
         "model": request.model,

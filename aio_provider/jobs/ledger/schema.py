@@ -223,7 +223,7 @@ def create_indexes(conn: sa.engine.Connection) -> None:
     for table in (jobs, past_attempts):
         _create_index(conn, f"{table.name}_spent", table, names, "WHERE intended_at IS NOT NULL")
     charged = "WHERE state = 'succeeded' AND credits IS NOT NULL"
-    price = ("kind", "model", "price_key", "finished_at", "credits", "scope", "estimate_likely")
+    price = ("scope", "kind", "model", "price_key", "finished_at", "credits", "estimate_likely")
     _create_index(conn, "aio_jobs_price", jobs, price, charged)
     if conn.dialect.name == "sqlite":
         _create_index(conn, "aio_jobs_report", jobs, REPORT, "WHERE finished_at IS NOT NULL")
