@@ -26,6 +26,7 @@ _HOMES = {
         "template",
     ),
     "aio_provider.frames.udf": ("BatchFunction",),
+    "aio_provider.accounting": ("credits", "reconcile"),
     "aio_provider.api.client": ("AioClient", "AsyncAioClient"),
     "aio_provider.api.requests": ("GenerationRequest",),
     "aio_provider.api.errors": (
@@ -69,10 +70,12 @@ __all__ = [
     "__version__",
     "agenerate",
     "col",
+    "credits",
     "download",
     "estimate",
     "generate",
     "lit",
+    "reconcile",
     "show",
     "template",
 ]
@@ -80,6 +83,7 @@ __all__ = [
 if TYPE_CHECKING:
     from typing import Any
 
+    from aio_provider.accounting import credits, reconcile
     from aio_provider.api.client import AioClient, AsyncAioClient
     from aio_provider.api.errors import (
         AioError,

@@ -13,6 +13,10 @@ except ModuleNotFoundError:
 
 #: Every subcommand: name → where it is, and its line in ``aio --help`` (so that help loads none of them).
 COMMANDS: dict[str, tuple[str, str]] = {
+    "credits": (
+        "aio_provider.cli_credits:credits",
+        "Say what was spent, by whom, on what.",
+    ),
     "estimate": (
         "aio_provider.cli_estimate:estimate",
         "Say what a run over a file of rows would cost.",
@@ -24,6 +28,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ledger": (
         "aio_provider.cli_ledger:ledger",
         "Look into the record of paid jobs, settle what is held.",
+    ),
+    "reconcile": (
+        "aio_provider.cli_reconcile:reconcile",
+        "Compare the service's usage statement with the ledger.",
     ),
     "sandbox": (
         "aio_provider.cli_sandbox:sandbox",

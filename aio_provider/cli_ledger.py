@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aio_provider.api.errors import AioError
+from aio_provider.cli_export import export
 from aio_provider.cli_shared import UNITS, age, many
 from aio_provider.frames.progress import in_credits
 
@@ -52,6 +53,9 @@ def _ledger(target: str | None) -> Iterator[Ledger]:
 @click.group()
 def ledger() -> None:
     """Look into the record of paid jobs, and settle what only a person can."""
+
+
+ledger.add_command(export)
 
 
 @ledger.command()

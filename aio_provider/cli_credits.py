@@ -1,0 +1,155 @@
+"""``aio credits``: what was spent, by whom, on what."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aio_provider.api.errors import AioError
+from aio_provider.cli_shared import age
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FILTERS = (
+    "dag",
+    "run",
+    "task",
+    "user",
+    "notebook",
+    "model",
+    "kind",
+    "label",
+    "team",
+    "connection",
+    "service",
+)
+#: what a terminal has room for; the other figures are in the files
+_SHOWN = (
+    *("credits", "money", "tasks", "succeeded", "failed", "in_flight", "unknown", "at_stake", "wasted"),
+    *("estimate_error", "latency_median", "latency_p95"),
+)
+_TITLES = {
+    "estimate_error": "est. error",
+    "latency_median": "median",
+    "latency_p95": "p95",
+    "in_flight": "in flight",
+    "at_stake": "at stake",
+}
+
+
+def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    for name in reversed(_FILTERS):
+        what = f'Only this {name} (may be given several times; "" for none).'
+        command = click.option(f"--{name}", multiple=True, help=what)(command)
+    return command
+
+
+@click.command()
+@click.option("--by", default="model", show_default=True, metavar="NAMES", help="Such as day,model or team.")
+@click.option("--since", metavar="TIME", help="From here on: 2026-11, 2026-11-22 or ISO 8601 (UTC).")
+@click.option("--until", metavar="TIME", help="Up to here, which no longer counts.")
+@click.option("--last", callback=age, metavar="SPAN", help="The last 30d, 12h or 2w, instead of --since.")
+@click.option("--price", metavar="PRICE", help="Of a credit: 0.01, '0.008 EUR' or published.")
+@click.option("--format", "-f", "form", type=click.Choice(["table", "csv", "json", "parquet", "html"]))
+@click.option("--output", "-o", metavar="FILE", help="Where to; its ending says the format.")
+@click.option("--no-archived", is_flag=True, help="Leave out what was pruned to Parquet files.")
+@click.option("--ledger", metavar="PATH|URL", help="Instead of AIO_LEDGER.")
+@_filters
+def credits(
+    by: str,
+    since: str | None,
+    until: str | None,
+    last: timedelta | None,
+    price: str | None,
+    form: str | None,
+    output: str | None,
+    no_archived: bool,
+    ledger: str | None,
+    **filters: tuple[str, ...],
+) -> None:
+    """Say what was spent, by any of day, month, dag, run, task, user, notebook, model, kind, label, team,
+    connection and service. Sends nothing and needs no key.
+
+    \b
+    aio credits --by month,team --since 2026-01 --price 0.01
+    aio credits --last 30d -o credits.html
+    """  # noqa: D301 - click's own mark for a paragraph to leave alone
+    from aio_provider.accounting.formats import encode, format_of, put
+
+    try:
+        form = form or (format_of(output) if output else "table")
+        if output and form == "table":
+            raise click.UsageError("a table is for the terminal; a file is csv, json, parquet or html")
+        if form == "parquet" and not output:
+            raise click.UsageError("a Parquet file needs a name: -o FILE.parquet")
+        if last is not None and since is not None:
+            raise click.UsageError("give either --since or --last")
+        question: dict[str, Any] = {
+            "since": datetime.now(UTC) - last if last else since,
+            "until": until,
+            "price": price,
+            "archived": not no_archived,
+            **{name: values or None for name, values in filters.items()},
+        }
+        if form == "html":
+            from aio_provider.accounting.page import render
+            from aio_provider.accounting.reporting import report
+
+            found = report(ledger, by=by, **question)
+            frame, content = found.table, render(found).encode()
+        else:
+            from aio_provider.accounting.figures import credits as work_out
+
+            frame = work_out(ledger, by, **question)
+            content = b"" if form == "table" else encode(frame, form)
+        if output:
+            put(output, content)
+    except (AioError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    if form == "table":
+        _print(frame)
+    elif not output:
+        sys.stdout.write(content.decode())
+    _say_which_book(frame, err=form != "table")
+
+
+def _print(frame: pd.DataFrame) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from aio_provider.accounting.formats import shown_text, text
+
+    console = Console(soft_wrap=False)
+    if frame.empty:
+        click.echo("Nothing was submitted in this period.")
+        return
+    by = frame.attrs["aio"]["by"]
+    figures = [name for name in _SHOWN if name in frame]
+    # A column without a single value says nothing, and terminals are narrow.
+    figures = [n for n in figures if n in ("credits", "tasks") or (frame[n].fillna(0) != 0).any()]
+    table = Table(box=None, pad_edge=False, show_footer=len(frame) > 1, header_style="bold")
+    totals = frame.attrs["aio"]["totals"]
+    for place, name in enumerate(by):
+        table.add_column(name, footer="total" if place == 0 else "", overflow="fold")
+    for name in figures:
+        value = totals[name]
+        footer = text(name, float("nan") if value is None else value)
+        title = frame.attrs["aio"]["price"]["currency"] if name == "money" else _TITLES.get(name, name)
+        table.add_column(title, footer=footer, justify="right", no_wrap=True)
+    for row in frame.to_dict("records"):
+        # Text: a label may hold what would be markup to rich
+        table.add_row(*(Text(shown_text(text(name, row[name]))) for name in (*by, *figures)))
+    console.print(table)
+
+
+def _say_which_book(frame: pd.DataFrame, *, err: bool) -> None:
+    note = frame.attrs["aio"]
+    click.echo(f"\n{note['what']}. Book: {note['book']['url']}, {note['book']['what']}.", err=err)
+    if note["archived"]["told"]:
+        click.echo(note["archived"]["told"], err=err)
