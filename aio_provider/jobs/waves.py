@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from aio_provider.api.errors import AioError, BudgetExceededError
 from aio_provider.jobs.ledger import ENDED, Entry, JobConflictError, JobState
 from aio_provider.jobs.submission import Fate, Submission, Submitter
 from aio_provider.jobs.turns import Priority
 
 if TYPE_CHECKING:
-    from aio_provider.api.errors import AioError
     from aio_provider.jobs.budget import CreditLimit
     from aio_provider.jobs.job import Job
     from aio_provider.jobs.ledger import AsyncLedger
@@ -150,6 +150,7 @@ class Waves:
     :param on_unknown: what to do about jobs that may have been charged.
     :param concurrency: submissions that wait for an answer at once.
     :param patience: seconds after which nothing more is begun in this wave.
+    :param in_flight: tasks of earlier waves: while there are any, a budget of the ledger may have room again.
     """
 
     def __init__(
@@ -165,8 +166,12 @@ class Waves:
         keeper: Keeper | None = None,
         concurrency: int = 32,
         patience: float = 20.0,
+        in_flight: int = 0,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        self._in_flight = in_flight
+        #: of a budget of the ledger that has no room left
+        self._spent: BudgetExceededError | None = None
         self._ledger = ledger
         self._submitter = submitter
         self._limit = limit
@@ -196,7 +201,7 @@ class Waves:
         unsent: list[int] = []
         for start in range(0, len(chosen), step):
             group = chosen[start : start + step]
-            if self._submitter.stopped is not None or (start and self._wall() >= end):
+            if self._submitter.stopped or self._spent or (start and self._wall() >= end):
                 self._give_up(group, unsent)
                 continue
             if self._keeper is not None:
@@ -208,7 +213,7 @@ class Waves:
         if unsent:
             wave.more = True
             wave.cursor = min(unsent)
-        wave.stopped = self._submitter.stopped
+        wave.stopped = self._submitter.stopped or self._spent
         return wave
 
     # -- which jobs
@@ -354,6 +359,10 @@ class Waves:
         elif answer.fate is Fate.TAKEN:
             self._limit.free(one.amount)
             wave.elsewhere += 1
+        elif answer.fate is Fate.OVER_BUDGET and isinstance(answer.error, BudgetExceededError):
+            if not (answer.error.may_pass and (wave.flights or self._in_flight)):
+                self._spent = answer.error
+            self._give_up([one], unsent)
         else:
             self._give_up([one], unsent)
 

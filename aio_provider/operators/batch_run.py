@@ -176,6 +176,7 @@ class BatchRun:
                     retry_failed=self.retry_failed,
                     on_unknown=self.on_unknown,
                     keeper=self.keeper,
+                    in_flight=len(state.flights),
                 )
                 size = wave_size(
                     budget.per_minute,
