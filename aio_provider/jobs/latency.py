@@ -28,6 +28,13 @@ _PRIOR_HALF = 8.0
 _PRIOR_REACH = 40.0
 _PRIOR_BELOW = 0.006
 _PRIOR_ABOVE = 0.04
+#: factors by which the published range may be wrong, as shifts in bins; how likely each is falls off with the
+#: factor (by e to this much for e times more), and a task says so much at least for any (it may have failed,
+#: or be a straggler)
+_SHIFT = 4
+_SHIFTS = range(-64, 65, _SHIFT)
+_DOUBTFUL = 3.0
+_UNLIKELY = 0.02
 #: each observation counts this much of the one after it: a service changes
 _MEMORY = 0.99
 _KEPT = 300
@@ -50,7 +57,9 @@ class LatencyModel:
         self._seen: deque[list[float]] = deque(maxlen=_KEPT)  # [low, high, weight]
         self._waiting: dict[int, int] = {}  # bin -> tasks seen running at that age and not since
         self._stale = True
-        self._changes = 0
+        self._inside = _published(low, high)
+        self._inside_cdf = [0.0, *accumulate(self._inside)]
+        self._evidence = [0.0] * len(_SHIFTS)
         self.count = 0
         self._trust = 1.0
         self.version = 0
@@ -70,6 +79,9 @@ class LatencyModel:
         likely = sum(self._prior[first : last + 1]) / ((last + 1 - first) / _COUNT)
         self._trust = min(self._trust * max(likely, _DISMAY), 1.0)
         self._seen.append([low, max(high, low), 1.0])
+        for place, shift in enumerate(_SHIFTS):
+            chance = self._below(last + 1 - shift) - self._below(first - shift)
+            self._evidence[place] = _MEMORY * self._evidence[place] + math.log(max(chance, _UNLIKELY))
         self._changed()
 
     def running(self, age: float, before: float | None) -> None:
@@ -170,7 +182,7 @@ class LatencyModel:
         mass = self._prior
         if observed:
             # A start that rules nothing out, so that a published range that is wrong does no lasting harm.
-            mass = [0.9 * p + 0.1 / _COUNT for p in mass]
+            mass = [0.8 * p + 0.1 * q + 0.1 / _COUNT for p, q in zip(self._rescaled(), mass, strict=True)]
             for _ in range(_STEPS):
                 mass = self._step(mass, observed, faith)
         self._mass = mass
@@ -179,6 +191,33 @@ class LatencyModel:
         middles = ((low + high) / 2 for low, high in pairwise(self._cdf))
         #: expected time between a task's end and each edge
         self._waited = [0.0, *accumulate(m * width for m, width in zip(middles, _WIDTHS, strict=True))]
+
+    def _below(self, index: int) -> float:
+        return self._inside_cdf[min(max(index, 0), _COUNT)]
+
+    def _rescaled(self) -> list[float]:
+        """The published range times the factors by which, from what was seen, it is wrong.
+
+        An interval such as (0, 25 s] alone would be filled evenly over all magnitudes, most of it far below
+        any latency that there is.
+        """
+        evidence = []
+        for shift, seen in zip(_SHIFTS, self._evidence, strict=True):
+            likely = seen - _DOUBTFUL * abs(shift) * math.log(_RATIO)
+            for index, number in self._waiting.items():
+                likely += number * math.log(max(1.0 - self._below(index - shift), _UNLIKELY))
+            evidence.append(likely)
+        top = max(evidence)
+        weights = [math.exp(likely - top) for likely in evidence]
+        total = sum(weights)
+        mass = [0.0] * _COUNT
+        for shift, weight in zip(_SHIFTS, weights, strict=True):
+            share = weight / total
+            if share < 0.02:
+                continue
+            for index in range(max(shift, 0), min(_COUNT, _COUNT + shift)):
+                mass[index] += share * self._inside[index - shift]
+        return mass
 
     def _step(self, mass: list[float], observed: list[tuple[int, int, float]], faith: float) -> list[float]:
         """One step of self-consistency: spread each observation over its interval as ``mass`` lies there."""
@@ -232,14 +271,25 @@ def _bin(age: float) -> int:
     return min(max(bisect_left(EDGES, age) - 1, 0), _COUNT - 1)
 
 
+def _usable(low: float, high: float) -> tuple[float, float]:
+    low = max(low, 10 * _SHORTEST)
+    return low, max(high, low * 1.2)
+
+
+def _published(low: float, high: float) -> list[float]:
+    """Even over the published range."""
+    low, high = _usable(low, high)
+    return [_overlap(a, b, low, high) / (high - low) for a, b in pairwise(EDGES)]
+
+
 def _prior(low: float, high: float) -> list[float]:
     """Most of the mass even over the published range, a little log-even for a good way on either side."""
-    low = max(low, 10 * _SHORTEST)
-    high = max(high, low * 1.2)
     inside = 1.0 - _PRIOR_BELOW - _PRIOR_ABOVE
     masses = []
-    for a, b in pairwise(EDGES):
-        mass = inside * _overlap(a, b, low, high) / (high - low)
+    published = _published(low, high)
+    low, high = _usable(low, high)
+    for even, (a, b) in zip(published, pairwise(EDGES), strict=True):
+        mass = inside * even
         mass += _PRIOR_BELOW * _log_overlap(a, b, low / _PRIOR_REACH, low)
         mass += _PRIOR_ABOVE * _log_overlap(a, b, high, high * _PRIOR_REACH)
         masses.append(mass)

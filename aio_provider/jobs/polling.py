@@ -27,7 +27,7 @@ _SURE_AGAIN = 0.85
 #: what asking in vain costs while submissions wait, in median latencies
 _MISS = 4.0
 #: not pressed: polls a task, all told
-_LOOKS = 10.5
+_LOOKS = 11.0
 #: with requests for fewer polls a task than this, each is saved for when it is almost surely done
 _FEW_LOOKS = 1.6
 _SHARE = 2.0
