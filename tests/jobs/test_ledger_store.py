@@ -393,3 +393,31 @@ def test_many_processes_may_create_one_ledger_at_once(target: str) -> None:
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 6
     with Ledger.open(target) as ledger:
         assert len(list(ledger.entries())) == 6
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_who_only_looks_creates_and_changes_nothing(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    target = str(tmp_path / "50% of?#.sqlite")
+    if kind == "postgresql":
+        target = request.getfixturevalue("postgres_url")
+    with pytest.raises(LedgerUnavailableError, match=r"no such directory|no ledger at"):
+        Ledger.open(target, readonly=True)
+    assert list(tmp_path.iterdir()) == []
+    with Ledger.open(target) as ledger:
+        bring_to(ledger, "k", JobState.SUCCEEDED)
+        with Ledger.open(target, readonly=True) as looked_at:
+            assert state(looked_at, "k") is JobState.SUCCEEDED
+            if kind == "sqlite":
+                with pytest.raises(LedgerUnavailableError, match="read-only"):
+                    looked_at.forget(["k"])
+        for version, meaning in ((99, "upgrade aio_provider"), (2, "brings it up to date")):
+            with ledger.store.write() as conn:
+                conn.execute(
+                    sa.text(f"UPDATE aio_meta SET value = '{version}' WHERE name = 'schema_version'")
+                )
+            with pytest.raises(LedgerVersionError, match=meaning):
+                Ledger.open(target, readonly=True)
+        with ledger.store.read() as conn:
+            assert conn.execute(sa.text("SELECT value FROM aio_meta")).scalar_one() == "2"

@@ -59,6 +59,7 @@ class Ledger(BudgetBook):
         busy_seconds: float = BUSY_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
         clock: Callable[[], datetime] | None = None,
+        readonly: bool = False,
     ) -> Ledger:
         """Open a ledger, creating it or bringing its tables up to date.
 
@@ -69,11 +70,19 @@ class Ledger(BudgetBook):
         :param busy_seconds: how long to wait for a lock held by another process (SQLite).
         :param patience_seconds: how long to keep trying to write down what has been paid for.
         :param clock: stands in for the database's clock, in tests.
+        :param readonly: to look at what is there: nothing is created or brought up to date.
         :raises ConfigurationError: when ``target`` makes no sense or the driver is missing.
         :raises LedgerUnavailableError: when the database cannot be opened or written.
-        :raises LedgerVersionError: when a newer version of this package has written it.
+        :raises LedgerVersionError: when a newer version of this package has written it; ``readonly``: an
+            older one, too.
         """
-        store = Store(target, clock=clock, busy_seconds=busy_seconds, patience_seconds=patience_seconds)
+        store = Store(
+            target,
+            clock=clock,
+            busy_seconds=busy_seconds,
+            patience_seconds=patience_seconds,
+            readonly=readonly,
+        )
         return cls(store, lease_seconds=lease_seconds, store_requests=store_requests)
 
     def close(self) -> None:

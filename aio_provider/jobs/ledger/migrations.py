@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import sqlalchemy as sa
 
-from aio_provider.jobs.ledger.errors import LedgerVersionError
+from aio_provider.jobs.ledger.errors import LedgerUnavailableError, LedgerVersionError
 from aio_provider.jobs.ledger.schema import (
     SCHEMA_VERSION,
     archived_use,
@@ -66,10 +66,7 @@ def ensure(conn: sa.engine.Connection) -> None:
         return
     found = version(conn)
     if found > SCHEMA_VERSION:
-        raise LedgerVersionError(
-            f"the ledger has schema version {found}, this aio_provider knows up to {SCHEMA_VERSION}: "
-            "upgrade aio_provider here, or give it a ledger of its own (AIO_LEDGER)"
-        )
+        raise _newer(found)
     for step in range(found, SCHEMA_VERSION):
         STEPS[step](conn)
     if found < SCHEMA_VERSION:
@@ -84,3 +81,28 @@ def version(conn: sa.engine.Connection) -> int:
 def is_current(conn: sa.engine.Connection) -> bool:
     """Whether nothing is to be done: a look that takes no write lock."""
     return sa.inspect(conn).has_table(meta.name) and version(conn) == SCHEMA_VERSION
+
+
+def require_current(conn: sa.engine.Connection, url: str) -> None:
+    """For those who only look.
+
+    :raises LedgerUnavailableError: there is no ledger in this database.
+    :raises LedgerVersionError: another version of this package has written it.
+    """
+    if not sa.inspect(conn).has_table(meta.name):
+        raise LedgerUnavailableError(f"there is no ledger at {url} yet: nothing has been run with it")
+    found = version(conn)
+    if found > SCHEMA_VERSION:
+        raise _newer(found)
+    if found < SCHEMA_VERSION:
+        raise LedgerVersionError(
+            f"the ledger has schema version {found}, this aio_provider reads {SCHEMA_VERSION}: the next run "
+            "with this version, or `aio ledger list`, brings it up to date"
+        )
+
+
+def _newer(found: int) -> LedgerVersionError:
+    return LedgerVersionError(
+        f"the ledger has schema version {found}, this aio_provider knows up to {SCHEMA_VERSION}: "
+        "upgrade aio_provider here, or give it a ledger of its own (AIO_LEDGER)"
+    )

@@ -48,9 +48,11 @@ class Store:
     :param clock: stands in for the database's clock (for tests).
     :param busy_seconds: how long to wait for a lock that another process holds.
     :param patience_seconds: how long to keep trying to write down what has been paid for.
+    :param readonly: look only: nothing is created, and no table brought up to date.
     :raises ConfigurationError: when the target makes no sense.
     :raises LedgerUnavailableError: when the database cannot be opened.
-    :raises LedgerVersionError: when a newer version of this package has written it.
+    :raises LedgerVersionError: when a newer version of this package has written it; ``readonly``: an older
+        one, too.
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class Store:
         clock: Callable[[], datetime] | None = None,
         busy_seconds: float = BUSY_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
+        readonly: bool = False,
     ) -> None:
         self._url = locate(target)
+        self._readonly = readonly
         self._clock = clock
         self._busy = busy_seconds
         self._patience = patience_seconds
@@ -72,7 +76,7 @@ class Store:
         self.url = public(self._url)
         # SQLite has one writer at a time; queueing our own threads here beats SQLite's sleep-and-retry.
         self._writing: threading.RLock | _NoLock = threading.RLock() if self.is_sqlite else _NoLock()
-        if self.path is not None:
+        if self.path is not None and not readonly:
             self._prepare(self.path)
         self._engine = self._create()
         self._reader = self._engine.execution_options(aio_read=True)
@@ -177,8 +181,11 @@ class Store:
             if self._url.get_driver_name() == "psycopg2":
                 options["executemany_mode"] = "values_plus_batch"
             options["connect_args"] = {"connect_timeout": 10, "application_name": "aio-provider"}
+        url = self._url
+        if self._readonly and self.path is not None:
+            url = url.set(database=f"file:{quote(str(self.path))}", query={"mode": "ro", "uri": "true"})
         try:
-            engine = sa.create_engine(self._url, **options)
+            engine = sa.create_engine(url, **options)
         except (ImportError, sa.exc.NoSuchModuleError) as error:
             raise ConfigurationError(
                 f"ledger {self.url}: its driver is not installed ({error}): "
@@ -198,6 +205,8 @@ class Store:
         ):
             with attempt:
                 with self.read() as conn:
+                    if self._readonly:
+                        return migrations.require_current(conn, self.url)
                     if migrations.is_current(conn):
                         return
                 with self.write() as conn:
