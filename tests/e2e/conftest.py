@@ -66,7 +66,7 @@ class Services:
         found = self.airflow.task_instances(dag_id, run_id)
         return [ti for ti in found if ti["task_id"] == task_id]
 
-    def wait_until(self, what: str, check: Callable[[], Any], timeout: float = 120.0) -> Any:
+    def wait_until(self, what: str, check: Callable[[], Any], timeout: float = 240.0) -> Any:
         deadline = time.monotonic() + timeout
         while not (found := check()):
             if time.monotonic() > deadline:

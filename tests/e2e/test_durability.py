@@ -109,14 +109,16 @@ def rescues(services: Services) -> dict[str, Rescue]:
         for record in ("store", "ledger")
     ]
 
-    # Killed while the POST is in the air, and while they poll on the worker.
-    for task_id in ("in_air", "on_worker"):
-        for run in runs:
-            services.wait_until(f"{task_id} {run.record} sent", lambda r=run, t=task_id: r.submissions(t))
+    # Killed while the POST is in the air: the service has it, and its answer comes in a minute.
+    for run in runs:
+        services.wait_until(f"{run.record}: the POST", lambda r=run: r.submissions("in_air"))
+        run.kill_worker("in_air")
+    # Killed while they poll on the worker.
+    for run in runs:
+        services.wait_until(f"{run.record}: on the worker", lambda r=run: r.submissions("on_worker"))
     polls = services.worker.requests.get("poll", 0)
     services.wait_until("polls", lambda: services.worker.requests.get("poll", 0) >= polls + 3)
     for run in runs:
-        run.kill_worker("in_air")
         run.kill_worker("on_worker")
     for run in runs:
         services.wait_until("a new try", lambda r=run: r.instance("on_worker")["try_number"] == 2)
