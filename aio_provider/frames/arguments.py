@@ -56,6 +56,9 @@ def check_options(frame: pd.DataFrame, given: Mapping[str, Any]) -> Options:
     check_type("retry_failed", values.get("retry_failed", False), bool)
     check_type("refresh_urls", values.get("refresh_urls", False), bool)
     values["prefix"] = check_prefix(values.get("prefix", DEFAULT_PREFIX))
+    told = values.get("on_budget_event")
+    if told is not None and not callable(told):
+        raise TypeError(f"on_budget_event must be callable with a BudgetEvent, not {type(told).__name__}.")
     values["max_credits"] = _check_credits(values.get("max_credits"))
     values["deadline"] = _check_deadline(values.get("deadline"))
     values["run_id"] = _check_text("run_id", values.get("run_id"))
@@ -63,7 +66,9 @@ def check_options(frame: pd.DataFrame, given: Mapping[str, Any]) -> Options:
     if values.get("reuse") == "run" and not values["run_id"]:
         reuse, run_id = words.get().argument("reuse", "run"), words.get().argument("run_id", "...")
         raise ConfigurationError(f"{reuse} needs {run_id}: it names the run whose results count.")
-    values["prefer"] = "results" if given.get("output") is None else "finish"
+    if values.get("prefer") is None:
+        values["prefer"] = "results" if given.get("output") is None else "finish"
+    check_choice("prefer", values["prefer"], ("results", "finish"))
     return Options(**values)
 
 

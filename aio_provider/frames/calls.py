@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Literal, overload
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import pandas as pd
 
@@ -16,6 +16,9 @@ from aio_provider.frames.prepared import prepare
 from aio_provider.frames.result import StreamResult
 from aio_provider.frames.scan import Source
 from aio_provider.frames.schema import DEFAULT_PREFIX
+
+if TYPE_CHECKING:
+    from aio_provider.jobs.ledger import BudgetEvent
 
 
 @overload
@@ -40,6 +43,7 @@ def generate(
     prefix: str = DEFAULT_PREFIX,
     overwrite_columns: bool = False,
     max_credits: float | None = None,
+    on_budget_event: Callable[[BudgetEvent], object] | None = None,
     errors: Literal["rows", "raise"] = "rows",
     on_unknown: Literal["hold", "resubmit"] = "hold",
     retry_failed: bool = False,
@@ -47,6 +51,7 @@ def generate(
     reuse: Reuse = "always",
     run_id: str | None = None,
     deadline: float | None = None,
+    prefer: Literal["results", "finish"] | None = None,
     labels: Mapping[str, str] | None = None,
     progress: bool | None = None,
     gallery: bool | int | None = None,
@@ -88,6 +93,8 @@ def generate(
     :param overwrite_columns: replace output columns that the input has already.
     :param max_credits: submit nothing that could take this call past so many credits; a row left out for it
         is ``not_submitted``, with a warning.
+    :param on_budget_event: called with each :class:`~aio_provider.jobs.ledger.BudgetEvent`: a budget of the
+        ledger has reached 80 or 100 percent.
     :param errors: ``"rows"``: a failed row is a row; ``"raise"``: bad rows raise before anything is spent,
         and rows that fail later raise ``RowsFailedError`` at the end, with everything in its ``frame``.
     :param on_unknown: a submission of an earlier run that may have been charged: ``"hold"`` it, or
@@ -100,6 +107,8 @@ def generate(
     :param run_id: names the run, in the ledger and for ``reuse="run"``.
     :param deadline: seconds to wait for one result before its row is left ``pending``; by default 15 minutes
         for pictures, 30 for music and speech, 2 hours for video.
+    :param prefer: ``"results"`` as early as can be, or an early ``"finish"`` of the whole call, with results
+        late; by default ``"finish"`` with ``output=``, where nobody looks before the end.
     :param labels: kept with each job in the ledger, for reports.
     :param progress: ``None``: a bar in a terminal or notebook, a line now and then in a log; ``False``:
         nothing.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from aio_provider.jobs.ledger import BudgetEvent
 
 Reuse = Literal["always", "run", "never"]
 
@@ -22,6 +25,7 @@ class Options:
     reuse: Reuse = "always"
     run_id: str = ""
     deadline: float | None = None
+    on_budget_event: Callable[[BudgetEvent], object] | None = None
     #: of a batch that ends in a file, only its end counts
     prefer: Literal["results", "finish"] = "results"
     labels: Mapping[str, str] = field(default_factory=dict)

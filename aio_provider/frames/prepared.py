@@ -95,6 +95,13 @@ class Prepared:
                 CreditLimitWarning,
                 stacklevel=users_level(),
             )
+        if self.run.over_budget:
+            warnings.warn(
+                f"{self.run.over_budget:,} of {report.rows:,} rows were not submitted. "
+                f"{self.run.budget_error}",
+                CreditLimitWarning,
+                stacklevel=users_level(),
+            )
         if self.gallery and in_notebook():
             shown = out if isinstance(out, pd.DataFrame) else out.head(self.gallery)
             display_result(shown, rows=self.gallery, prefix=self.run.options.prefix, kind=report.kind)

@@ -20,6 +20,8 @@ class Report:
     reused: int
     saved: float
     seconds: float
+    #: models whose charges were not what was estimated: prices change
+    drift: tuple[str, ...] = ()
 
     @property
     def succeeded(self) -> int:
@@ -46,6 +48,8 @@ class Report:
             )
         if count.get("pending"):
             lines.append("What is pending was submitted: the same call again collects it, and pays nothing.")
+        if self.drift:
+            lines.append(f"Prices: {'; '.join(self.drift)}.")
         return " ".join(lines)
 
     def to_dict(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from aio_provider.frames.report import Report
 from aio_provider.frames.schema import RowResult
 from aio_provider.jobs.job import Job, Outcome
 from aio_provider.jobs.ledger import Ledger, LedgerError
+from aio_provider.jobs.outcomes import OVER_LIMIT
 from aio_provider.jobs.pacing import rate_budget
 from aio_provider.jobs.polling import PollPlan, catalog_prior
 from aio_provider.jobs.runner import Progress, Runner
@@ -53,6 +54,9 @@ class Run:
         #: the input has been read to its end
         self.ended = False
         self.over_limit = 0  # rows left out for max_credits
+        self.over_budget = 0  # rows left out for a budget of the ledger, and what it said
+        self.budget_error = ""
+        self._drift: list[str] = []
         #: rows that failed, expired or are held; and the first of them
         self.failed = 0
         self.first_failure: tuple[int, RowResult] | None = None
@@ -91,11 +95,14 @@ class Run:
         :raises AioError: what stopped the run early. Parts in :attr:`open` then have what the record knows.
         """
         ledger = await asyncio.to_thread(Ledger.open, self.settings.ledger)
+        ledger.on_budget_event = self.options.on_budget_event
         try:
             async with self._client as client:
                 self._view, self._ledger, self._done = view, ledger, done
                 self._room, self._turn = asyncio.Event(), asyncio.Lock()
                 await self._collect(self._runner(client, ledger), parts)
+            if self._spent:
+                self._drift = await asyncio.to_thread(ledger.drift_notes, self._began, self.settings.base_url)
         except BaseException:
             for part in self.open.values():
                 self._look_up(part)
@@ -150,6 +157,7 @@ class Run:
             reused=self._reused + len(known),
             saved=self._saved + sum(result.credits or 0.0 for result in known),
             seconds=time.monotonic() - self._started,
+            drift=tuple(self._drift),
         )
 
     async def _collect(self, runner: Runner, parts: Iterable[Part]) -> None:
@@ -227,7 +235,12 @@ class Run:
         job = cast("RowJob", outcome.job)
         part = cast("Part", job.part)
         part.take(job.row, RowResult.of(outcome))
-        self.over_limit += outcome.error_type == "BudgetExceededError"
+        if outcome.error_type == "BudgetExceededError" and outcome.error:
+            if outcome.error.startswith(OVER_LIMIT):
+                self.over_limit += 1
+            else:
+                self.over_budget += 1
+                self.budget_error = outcome.error
         if outcome.reused:
             self._reused += 1
             self._saved += outcome.credits or 0.0

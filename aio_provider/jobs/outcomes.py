@@ -70,12 +70,16 @@ def unknown(job: Job, error: AioError) -> Outcome:
     )
 
 
+#: how the error of a job begins that ``max_credits`` left out, unlike one that a budget of the ledger did
+OVER_LIMIT = "It might have gone past max_credits"
+
+
 def over_limit(job: Job, limit: float | None) -> Outcome:
     """Not sent: it might have cost more than is left."""
     return Outcome(
         job,
         OutcomeStatus.NOT_SUBMITTED,
-        error=f"It might have gone past max_credits={limit:g}.",
+        error=f"{OVER_LIMIT}={limit:g}.",
         error_type="BudgetExceededError",
         model=job.request.model,
     )

@@ -141,6 +141,14 @@ class BudgetBook:
                 since = self.store.now(conn) - since
             return charges.drift(conn, since, scope)
 
+    def drift_notes(self, since: datetime | timedelta, scope: str) -> list[str]:
+        """One line for each model whose charges were off by more than 10 percent, over 5 jobs or more.
+
+        :param since: only what ended since then, or within this span.
+        :param scope: base URL of the service.
+        """
+        return [str(one) for one in self.estimate_drift(since=since, scope=scope) if one.is_notable]
+
     def expected(self, requests: Iterable[GenerationRequest], *, scope: str = "") -> Iterator[CreditRange]:
         """What requests are expected to cost, from published prices and past charges on record.
 

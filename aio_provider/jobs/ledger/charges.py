@@ -166,8 +166,8 @@ class Drift:
 
     @property
     def is_notable(self) -> bool:
-        """Whether it is off by more than 10 percent."""
-        return abs(self.drift) > DRIFT
+        """Whether it is off by more than 10 percent, over 5 jobs or more."""
+        return self.jobs >= ENOUGH and abs(self.drift) > DRIFT
 
     def __str__(self) -> str:
         more = "more" if self.drift > 0 else "less"
