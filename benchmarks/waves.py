@@ -3,9 +3,9 @@
     python benchmarks/waves.py [--rows 600] [--per-minute 60] [--kind image]
 
 `AioGenerateFromParquetOperator` against a sandbox with the service's limit and its latencies, in real time.
-Each wave is a process of its own that imports Airflow and pandas, as a worker's is, and what counts as slot time
-is all of its life. This process is the triggerer. The limit is the physical one: a task takes two requests at
-least, so the rows take 2 x rows / limit minutes, less the first minute's requests, which go at once.
+Each wave is a process of its own that imports Airflow and pandas, as a worker does, and all of it counts as
+slot time. This process is the triggerer. The limit is the physical one: a task takes two requests at least,
+so the rows take 2 x rows / limit minutes, less the first minute's requests, which go at once.
 """
 
 from __future__ import annotations

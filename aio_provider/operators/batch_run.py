@@ -240,7 +240,7 @@ class BatchRun:
             groups=_groups(flights),
             deadline=min(until) if until else (wake_at or began) + MINUTE,
             wake_at=wake_at,
-            sparing=to_send,
+            sparing=to_send or not flights,
             carry=self.state.to_dict(),
         )
 

@@ -43,7 +43,8 @@ class AioBatchTrigger(BaseTrigger):
     :param chunk: the most outcomes in one event.
     :param wake_at: when to fire although tasks are still running, in seconds since 1970: say, once the rate
         budget has room for more submissions. ``None``: never.
-    :param sparing: spend fewer requests on polls: more submissions are to come, and share the limit.
+    :param sparing: more submissions are to come, and share the limit: spend fewer requests on polls, and do
+        not fire before ``wake_at`` because all have ended.
     :param carry: plain JSON that is handed back in the event, as ``carry``: ``dag.test()`` drops the
         ``kwargs`` of a deferral.
     """
@@ -141,9 +142,6 @@ class _Batch:
         if trigger.deadline <= time.time():  # it passed while nobody looked: the triggerer was down
             fire_at = time.time() + _LATE_LOOK
         left = len({aio_task_id for group in trigger.groups for aio_task_id, _ in group["tasks"]})
-        if not left and trigger.wake_at is not None:
-            await asyncio.sleep(max(fire_at - time.time(), 0.0))
-            return WAKE
         watch = self._poller.watch_many(self._tasks(), deadline=fire_at, sparing=trigger.sparing)
         async with aclosing(watch) as found:
             async for aio_task_id, result in found:
@@ -154,7 +152,10 @@ class _Batch:
                 left -= 1
                 if left and (len(outcomes) >= trigger.chunk or size >= _EVENT_BYTES):
                     return CHUNK
-        return DONE
+        if not trigger.sparing or trigger.wake_at is None:
+            return DONE
+        await asyncio.sleep(max(fire_at - time.time(), 0.0))  # before that there is no room for the next wave
+        return WAKE
 
 
 def _outcome(aio_task_id: str, result: Task | AioError) -> dict[str, Any]:

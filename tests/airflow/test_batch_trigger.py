@@ -68,8 +68,15 @@ def test_nothing_to_wait_for(aio_sandbox_env: Sandbox) -> None:
 
 def test_nothing_to_wait_for_but_the_next_wave(aio_sandbox_env: Sandbox) -> None:
     wake_at = time.time() + 0.2
-    event = fire(trigger(wake_at=wake_at))
+    event = fire(trigger(wake_at=wake_at, sparing=True))
     assert event == {"status": "wake", "outcomes": [], "pending": 0}
+    assert time.time() >= wake_at
+
+
+def test_all_have_ended_before_the_next_wave(aio_sandbox_env: Sandbox) -> None:
+    wake_at = time.time() + 1.5
+    event = fire(trigger(submitted(2), wake_at=wake_at, sparing=True))
+    assert (event["status"], len(event["outcomes"]), event["pending"]) == ("wake", 2, 0)
     assert time.time() >= wake_at
 
 
