@@ -138,6 +138,12 @@ _OUTPUT = "The Parquet file to write, or a folder of them (ends in / or has no s
     help="Whose results count: any run's, those of the same --run-id, or none (pay anew).",
 )
 @click.option("--run-id", metavar="NAME", help="Names the run, in the ledger and for --reuse run.")
+@click.option(
+    "--prefer",
+    type=click.Choice(["results", "finish"]),
+    default="finish",
+    help="Results as early as can be, or an early finish of the whole run.",
+)
 @click.option("--refresh-urls", is_flag=True, help="Ask again for results on record (free).")
 @click.option("--deadline", callback=age, metavar="AGE", help="How long to wait for one result, such as 20m.")
 @click.option(
