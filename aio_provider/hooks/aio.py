@@ -158,7 +158,10 @@ class AioHook(BaseHook):
         return Ledger.open(self.settings.ledger)
 
     def estimate(self, requests: Iterable[GenerationRequest]) -> Estimate:
-        """What requests are expected to cost, in credits. Sends nothing and spends nothing.
+        """What requests are expected to cost, in credits: in total and by model, low, likely and high.
+
+        Sends nothing and spends nothing. The figures rest on published prices, and on what the ledger says
+        that this service has charged.
 
         :param requests: built with :class:`aio_provider.api.requests.GenerationRequest`.
         """
@@ -171,7 +174,7 @@ class AioHook(BaseHook):
             self.log.warning("Estimated from published prices alone: %s", error)
             return estimate(requests)
         with ledger:
-            return estimate(requests, ledger=ledger)
+            return estimate(requests, ledger=ledger, scope=self.settings.base_url)
 
     def test_connection(self) -> tuple[bool, str]:
         """Ask for a task that cannot exist: the key works when the answer is 404. Costs nothing.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,14 @@ def iso(seconds: float | None) -> str | None:
 
 
 def tell_assets(
-    context: Context, *, rows: int, credits: float | None, failures: int, reused: int = 0, **more: int
+    context: Context,
+    *,
+    rows: int,
+    credits: float | None,
+    failures: int,
+    reused: int = 0,
+    budget_events: Callable[[], Sequence[Mapping[str, Any]]] | None = None,
+    **more: int,
 ) -> None:
     """Put rows, credits and failures on the asset events of the task's outlets.
 
@@ -69,16 +76,28 @@ def tell_assets(
     :param credits: what they cost, by the service's own account; ``None`` where it does not say.
     :param failures: rows without a result.
     :param reused: rows that were paid for earlier.
+    :param budget_events: looks up which budgets of the ledger have reached 80 or 100 percent; asked only
+        where there is an outlet to tell.
     :param more: further counts.
     """
     outlets = getattr(context.get("task"), "outlets", None) or ()
     events: Any = context.get("outlet_events")
     if events is None:
         return
-    for outlet in outlets:
-        if hasattr(outlet, "uri"):  # an asset; an alias has none before the task names one
-            figures = {"rows": rows, "credits": credits, "failures": failures, "reused": reused}
-            events[outlet].extra = figures | more
+    named = [outlet for outlet in outlets if hasattr(outlet, "uri")]  # an alias has none yet
+    if not named:
+        return
+    figures: dict[str, Any] = {
+        "rows": rows,
+        "credits": credits,
+        "failures": failures,
+        "reused": reused,
+        **more,
+    }
+    if told := list(budget_events() if budget_events is not None else ()):
+        figures["budget_events"] = told
+    for outlet in named:
+        events[outlet].extra = dict(figures)
 
 
 def openlineage(inputs: Iterable[str], outputs: Iterable[str]) -> Any:

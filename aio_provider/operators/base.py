@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from aio_provider.api.errors import (
     AioError,
     AuthenticationError,
+    BudgetExceededError,
     ConfigurationError,
     InvalidRequestError,
     NotFoundError,
@@ -36,7 +37,13 @@ from aio_provider.operators.record import (
     Reuse,
     Started,
 )
-from aio_provider.operators.recording import identify, open_record, place_of
+from aio_provider.operators.recording import (
+    BudgetCallback,
+    budget_callback,
+    identify,
+    open_record,
+    place_of,
+)
 from aio_provider.triggers.aio import AioTaskTrigger
 from aio_provider.triggers.events import DONE, EXPIRED, FATAL, TIMEOUT, going_on
 
@@ -105,6 +112,11 @@ class AioBaseOperator(BaseOperator):
         have expired since.
     :param team: whose credits these are, for budgets and reports (templated); by default the ``team`` of the
         connection's extra field. A DAG's ``default_args`` may set it for all its tasks.
+    :param max_credits: send nothing that may cost more: the high end of the estimate counts, or where none is
+        known the most that the model has cost.
+    :param on_budget_event: called when this task brings a budget of the ledger to 80 or 100 percent: a
+        notifier, or any callable that takes a context (or a list of them). ``context["aio_budget_event"]``
+        has the figures.
     """
 
     template_fields: Sequence[str] = ("model", "request_params", "aio_conn_id", "team")
@@ -130,6 +142,8 @@ class AioBaseOperator(BaseOperator):
         reuse: Reuse = "run",
         refresh_urls: bool = False,
         team: str | None = None,
+        max_credits: float | None = None,
+        on_budget_event: BudgetCallback | Sequence[BudgetCallback] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -145,6 +159,8 @@ class AioBaseOperator(BaseOperator):
         self.reuse = reuse
         self.refresh_urls = refresh_urls
         self.team = team
+        self.max_credits = at_least_zero("max_credits", max_credits)
+        self.on_budget_event = on_budget_event
         self._aio_task_id: str | None = None
         self._result_urls: list[str] = []
 
@@ -178,7 +194,7 @@ class AioBaseOperator(BaseOperator):
             if found.result is not None:
                 self.log.info("%s has its result already; nothing is paid.", identity)
                 result = self._refreshed(record, found.result) if self.refresh_urls else found.result
-                return self._hand_over(context, {**result, "reused": True})
+                return self._hand_over(context, record, {**result, "reused": True})
             self._aio_task_id = found.task_id
             self._show(context, found.task_id, f"{settings.base_url}/tasks/{found.task_id}")
             trigger = self._trigger(identity, found.task_id, found.submitted_at)
@@ -244,6 +260,7 @@ class AioBaseOperator(BaseOperator):
             on_unknown=self.on_unknown,
             retry_failed=self.retry_failed,
             reuse=self.reuse,
+            on_budget_event=budget_callback(self.on_budget_event, context),
         )
 
     def _find_or_send(self, record: Record, identity: JobIdentity, request: GenerationRequest) -> Found:
@@ -253,11 +270,28 @@ class AioBaseOperator(BaseOperator):
                 if started.result is None:
                     self.log.info("Re-attached to task %s of %s; nothing is paid.", started.task_id, identity)
                 return Found(str(started.task_id), started.submitted_at or time.time(), result=started.result)
+            self._check_credits(request)
             try:
                 with record.sending():
                     return self._send(record, request)
             except IntentLostError:
                 continue  # another process submits it: see what became of that
+
+    def _check_credits(self, request: GenerationRequest) -> None:
+        if self.max_credits is None:
+            return
+        expected = self.hook.estimate([request]).total
+        most = expected.high if expected.high is not None else expected.likely
+        if most is None:
+            self.log.warning(
+                "What this costs is not known, so max_credits=%g cannot hold it.", self.max_credits
+            )
+        elif most > self.max_credits:
+            note = f"; {expected.note}" if expected.note else ""
+            raise AirflowFailException(
+                f"Nothing was sent. This may cost {most:,.6g} credits ({expected.source}{note}), more than "
+                f"max_credits={self.max_credits:g}."
+            )
 
     def _find(self, record: Record, identity: JobIdentity) -> Started | None:
         try:
@@ -306,6 +340,9 @@ class AioBaseOperator(BaseOperator):
     def _answer_of(self, record: Record, sending: Coroutine[Any, Any, T]) -> T:
         try:
             return asyncio.run(sending)
+        except BudgetExceededError as error:
+            # A retry helps where jobs in flight may turn out cheaper than what is reserved for them.
+            raise (AirflowException if error.may_pass else AirflowFailException)(str(error)) from error
         except AioError as error:
             from aio_provider.jobs.ledger import LedgerError  # loaded by now, if at all
 
@@ -371,7 +408,7 @@ class AioBaseOperator(BaseOperator):
         result = result_of(task, kind=identity.kind, model=identity.model, submitted_at=submitted_at)
         record.finish(result["status"], result)
         if result["status"] == "succeeded":
-            return self._hand_over(context, result)
+            return self._hand_over(context, record, result)
         message = (
             f"Task {result['task_id']} failed at the service: {result['error'] or 'it gives no reason'}."
         )
@@ -379,13 +416,18 @@ class AioBaseOperator(BaseOperator):
             raise AirflowFailException(message)
         raise TaskFailedError(f"{message} A retry submits a new one.")
 
-    def _hand_over(self, context: Context, result: dict[str, Any]) -> Any:
+    def _hand_over(self, context: Context, record: Record, result: dict[str, Any]) -> Any:
         self._result_urls = list(result["urls"])
         if result["task_id"]:
             self._show(context, result["task_id"], next(iter(result["urls"]), ""))
         reused = bool(result["reused"])
         tell_assets(
-            context, rows=1, credits=0 if reused else result["credits"], failures=0, reused=int(reused)
+            context,
+            rows=1,
+            credits=0 if reused else result["credits"],
+            failures=0,
+            reused=int(reused),
+            budget_events=record.budget_events,
         )
         return result
 
@@ -401,6 +443,14 @@ def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """Check an argument that has to be one of a few words, when the DAG file is parsed."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
+
+
+def at_least_zero(name: str, value: float | None) -> float | None:
+    """Check a number that must not be negative, when the DAG file is parsed."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (number and value >= 0):
+        raise ValueError(f"{name} must be a number of 0 or more, not {value!r}.")
+    return value
 
 
 def positive_seconds(deadline: timedelta | float | None) -> float | None:

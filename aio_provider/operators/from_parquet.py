@@ -19,9 +19,9 @@ from aio_provider.api.errors import (
 from aio_provider.hooks.aio import AioHook
 from aio_provider.hooks.results import openlineage, tell_assets
 from aio_provider.links.aio import AioOutputLink, AioTaskLink
-from aio_provider.operators.base import DEFERRAL_MARGIN, one_of, positive_seconds
+from aio_provider.operators.base import DEFERRAL_MARGIN, at_least_zero, one_of, positive_seconds
 from aio_provider.operators.batch_files import airflow_storage, output_of, plain_url
-from aio_provider.operators.recording import labels_of, place_of
+from aio_provider.operators.recording import BudgetCallback, budget_callback, labels_of, place_of
 from aio_provider.triggers.batch import AioBatchTrigger
 from aio_provider.triggers.events import FATAL, PASSING
 
@@ -76,6 +76,9 @@ class AioGenerateFromParquetOperator(BaseOperator):
     :param key: a column whose values name the rows' jobs; by default their content does.
     :param max_credits: what this task instance may spend, over all its attempts. Rows that would go past it
         are not submitted, with a warning.
+    :param on_budget_event: called when this task brings a budget of the ledger to 80 or 100 percent: a
+        notifier, or any callable that takes a context (or a list of them). ``context["aio_budget_event"]``
+        has the figures.
     :param max_failures: with more failed or held rows than this (a count, or a share of all rows between 0
         and 1) nothing more is submitted, and the task fails once what is in flight has been collected.
     :param on_failure: ``"rows"``: a failed row is a row of the output with its error. ``"fail"``: the output
@@ -121,6 +124,7 @@ class AioGenerateFromParquetOperator(BaseOperator):
         request_params: dict[str, Any] | None = None,
         key: str | None = None,
         max_credits: float | None = None,
+        on_budget_event: BudgetCallback | Sequence[BudgetCallback] | None = None,
         max_failures: float | None = None,
         on_failure: Literal["rows", "fail"] = "rows",
         retry_failed: bool = True,
@@ -145,8 +149,9 @@ class AioGenerateFromParquetOperator(BaseOperator):
         self.fields = fields
         self.request_params = request_params
         self.key = key
-        self.max_credits = _at_least_zero("max_credits", max_credits)
-        self.max_failures = _at_least_zero("max_failures", max_failures)
+        self.max_credits = at_least_zero("max_credits", max_credits)
+        self.on_budget_event = on_budget_event
+        self.max_failures = _count_or_share(max_failures)
         self.on_failure = on_failure
         self.retry_failed = retry_failed
         self.on_unknown: Literal["hold", "resubmit"] = on_unknown
@@ -298,9 +303,11 @@ class AioGenerateFromParquetOperator(BaseOperator):
                     "(give the connection a ledger_url, or run Airflow 3.3 or later, to close this gap)."
                 )
         try:
-            return self.hook.ledger()
+            ledger = self.hook.ledger()
         except ConfigurationError as error:
             raise AirflowFailException(f"Nothing was sent. {error}") from error
+        ledger.on_budget_event = budget_callback(self.on_budget_event, context)
+        return ledger
 
     def _finish(self, context: Context, run: BatchRun) -> dict[str, Any]:
         from aio_provider.operators.batch_result import raise_for_result, result_of_batch, tell, write
@@ -324,6 +331,9 @@ class AioGenerateFromParquetOperator(BaseOperator):
             credits=result["credits"],
             failures=failures,
             reused=result["reused"],
+            budget_events=lambda: [
+                event.to_dict() for event in run.ledger.budget_events(labels=labels_of(context, self.hook))
+            ],
             succeeded=result["succeeded"],
             failed=failures,
         )
@@ -369,11 +379,9 @@ def _expressions(fields: object) -> dict[str, Any]:
     }
 
 
-def _at_least_zero(name: str, value: float | None) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise ValueError(f"{name} must be a number of 0 or more, not {value!r}.")
-    if name == "max_failures" and isinstance(value, float) and value >= 1:
-        raise ValueError(f"max_failures={value!r}: a share is below 1; give a count as a whole number.")
-    return value
+def _count_or_share(max_failures: float | None) -> float | None:
+    if isinstance(max_failures, float) and max_failures >= 1:
+        raise ValueError(
+            f"max_failures={max_failures!r}: a share is below 1; give a count as a whole number."
+        )
+    return at_least_zero("max_failures", max_failures)

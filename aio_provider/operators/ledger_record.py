@@ -116,6 +116,10 @@ class LedgerRecord:
             # same.
             log.warning("%s: its end is not on record (%s).", self._identity, error)
 
+    def budget_events(self) -> list[dict[str, Any]]:
+        """See :meth:`aio_provider.operators.record.Record.budget_events`."""
+        return events_of(self._ledger, self._identity.key)
+
     def close(self) -> None:
         """Close the ledger."""
         self._ledger.close()
@@ -166,6 +170,13 @@ class LedgerRecord:
             was_taken=f"{self._settle_with} resolve {key} --task-id THE_TASK_ID",
             was_not=f"{self._settle_with} resolve {key} --not-submitted",
         )
+
+
+def events_of(ledger: Ledger, key: str) -> list[dict[str, Any]]:
+    """The events of budgets that a job counts for, in their present periods."""
+    entry = ledger.get([key]).get(key)
+    events = [] if entry is None else ledger.budget_events(labels=entry.labels)
+    return [event.to_dict() for event in events]
 
 
 def finished(key: str, state: str, result: dict[str, Any]) -> Finished:

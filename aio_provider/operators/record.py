@@ -120,6 +120,10 @@ class Record(Protocol):
         """It ended: ``succeeded``, ``failed`` or ``expired``."""
         ...
 
+    def budget_events(self) -> list[dict[str, Any]]:
+        """Budgets of the ledger that the job counts for and that have reached 80 or 100 percent."""
+        ...
+
     def close(self) -> None:
         """Let go of what is open."""
         ...
@@ -209,6 +213,10 @@ class TaskStateRecord:
         entry = self._read() or {}
         if entry.get("task_id") in (None, result.get("task_id")):
             self._update(state=state, task_id=result.get("task_id"), result=result, error=result.get("error"))
+
+    def budget_events(self) -> list[dict[str, Any]]:
+        """The store knows of no budgets."""
+        return []
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from aio_provider.api.errors import BudgetExceededError
 from aio_provider.api.requests import GenerationRequest
 from aio_provider.jobs.job import Job, keyed, service_scope
 from aio_provider.operators.record import JobIdentity, OnUnknown, Record, Reuse, Started, TaskStateRecord
@@ -17,9 +18,27 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from aio_provider.hooks.aio import AioHook
-    from aio_provider.jobs.ledger import Ledger
+    from aio_provider.jobs.ledger import BudgetEvent, Ledger
 
 log = logging.getLogger(__name__)
+
+#: a notifier, or any callable that takes a context
+BudgetCallback = Callable[[Any], Any]
+
+
+def budget_callback(
+    callbacks: BudgetCallback | Sequence[BudgetCallback] | None, context: Context
+) -> Callable[[BudgetEvent], None] | None:
+    """Callbacks of an operator as the ledger calls them: each gets the context with the event in it."""
+    if callbacks is None:
+        return None
+    each = [callbacks] if callable(callbacks) else list(callbacks)
+
+    def tell(event: BudgetEvent) -> None:
+        for callback in each:
+            callback({**context, "aio_budget_event": event.to_dict()})
+
+    return tell
 
 
 def place_of(context: Context) -> dict[str, Any]:
@@ -77,19 +96,26 @@ def open_record(
     on_unknown: OnUnknown,
     retry_failed: bool,
     reuse: Reuse,
+    on_budget_event: Callable[[BudgetEvent], None] | None = None,
 ) -> Record:
     """The record of this job: the connection's ledger, the task state store, or this machine's ledger file.
 
     :param request: what is to be submitted; ``None`` when a finished job is handed over.
+    :param on_budget_event: told when a budget of the ledger reaches 80 or 100 percent.
     :raises AirflowFailException: ``reuse="always"`` without a ledger.
     """
     from aio_provider.operators.ledger_record import LedgerRecord
+
+    def open_ledger() -> Ledger:
+        ledger = hook.ledger()
+        ledger.on_budget_event = on_budget_event
+        return ledger
 
     policy: dict[str, Any] = {"on_unknown": on_unknown, "retry_failed": retry_failed, "reuse": reuse}
     job = None if request is None else Job(identity.key, request, labels_of(context, hook))
     if hook.settings.ledger:
         return LedgerRecord(
-            hook.ledger(), identity, job, settle_with="AIO_LEDGER=<ledger_url> aio ledger", **policy
+            open_ledger(), identity, job, settle_with="AIO_LEDGER=<ledger_url> aio ledger", **policy
         )
     if reuse == "always":
         raise AirflowFailException(
@@ -98,11 +124,11 @@ def open_record(
         )
     store = context.get("task_state_store")
     if store is not None:
-        return Booked(TaskStateRecord(store, identity, log=log, **policy), identity, job, hook.ledger)
+        return Booked(TaskStateRecord(store, identity, log=log, **policy), identity, job, open_ledger)
     if request is None:  # the machine that submitted may have been another: its file is not here
-        return Booked(NoRecord(), identity, None, hook.ledger)
+        return Booked(NoRecord(), identity, None, open_ledger)
     try:
-        ledger = hook.ledger()
+        ledger = open_ledger()
     except Exception as error:  # noqa: BLE001 - whatever is wrong with that file, the task can do without it
         log.warning("No record is kept, so a retry may pay again (%s): %s", _ADVICE, error)
         return NoRecord()
@@ -145,6 +171,10 @@ class NoRecord:
     def finish(self, state: str, result: dict[str, Any]) -> None:
         """Not kept."""
 
+    def budget_events(self) -> list[dict[str, Any]]:
+        """Nothing is known."""
+        return []
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -152,7 +182,8 @@ class NoRecord:
 class Booked:
     """A record kept elsewhere, whose jobs are also booked in this machine's ledger file, for its report.
 
-    The file is one machine's book and decides nothing: whatever is wrong with it, the task goes on.
+    The file is one machine's book. It says no where it has a budget that is spent, and decides nothing else:
+    whatever is wrong with it, the task goes on.
     """
 
     def __init__(
@@ -162,13 +193,18 @@ class Booked:
         self._identity = identity
         self._job = job
         self._open_ledger = open_ledger
+        self._reserved = False
 
     def find(self) -> Started | None:
         """The record's answer."""
         return self._record.find()
 
     def intend(self) -> None:
-        """The record's."""
+        """Keep within the budgets of this machine's file, where it has any; then the record's.
+
+        :raises BudgetExceededError: a budget has no room for the job.
+        """
+        self._book(self._reserve)
         self._record.intend()
 
     def sending(self) -> AbstractContextManager[None]:
@@ -181,8 +217,10 @@ class Booked:
         self._book(lambda ledger: self._enter(ledger, task_id))
 
     def release(self) -> None:
-        """The record's."""
+        """Release the record, then what was reserved for it."""
         self._record.release()
+        if self._reserved:
+            self._book(lambda ledger: ledger.release([self._identity.key], owner=_BOOK))
 
     def hold(self, error: str) -> AirflowFailException:
         """Record it, then book it."""
@@ -208,9 +246,22 @@ class Booked:
 
         self._book(enter)
 
+    def budget_events(self) -> list[dict[str, Any]]:
+        """Those of this machine's file."""
+        from aio_provider.operators.ledger_record import events_of
+
+        found: list[dict[str, Any]] = []
+        self._book(lambda ledger: found.extend(events_of(ledger, self._identity.key)))
+        return found
+
     def close(self) -> None:
         """The record's."""
         self._record.close()
+
+    def _reserve(self, ledger: Ledger) -> None:
+        if ledger.budgets():
+            self._enter(ledger, None)
+            self._reserved = True
 
     def _enter(self, ledger: Ledger, task_id: str | None) -> None:
         me = self._identity
@@ -227,5 +278,7 @@ class Booked:
         try:
             with self._open_ledger() as ledger:
                 enter(ledger)
+        except BudgetExceededError:
+            raise
         except Exception as error:  # noqa: BLE001 - the book of one machine never fails a task
             log.warning("Not booked in this machine's ledger file (the job itself is on record): %s", error)
