@@ -27,9 +27,11 @@ _DAYS = 100
 _TITLES = {"latency_median": "median", "latency_p95": "p95", "estimate_error": "est. error"}
 
 
-def render(report: Report, *, title: str = "Credits") -> str:
+def render(report: Report, *, title: str = "Credits", controls: str = "", style: str = "") -> str:
     """The page.
 
+    :param controls: HTML of whoever serves the page, such as a form, below the head. Put in as it is.
+    :param style: CSS for it, likewise.
     :returns: a whole HTML document, in UTF-8 when encoded.
     """
     note = report.note
@@ -39,7 +41,7 @@ def render(report: Report, *, title: str = "Credits") -> str:
         f"<p class=book>Book: <code>{escape(note['book']['url'])}</code>, {escape(note['book']['what'])}. "
         f"Made {escape(made)} UTC.</p></header>"
     )
-    parts = [head, _archives(note)]
+    parts = [head, controls, _archives(note)]
     if note["totals"]["tasks"]:
         parts += [
             _tiles(note),
@@ -56,7 +58,7 @@ def render(report: Report, *, title: str = "Credits") -> str:
             _budgets(report),
         ]
     parts.append(_foot(note))
-    style = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+    style = files(__package__).joinpath("page.css").read_text(encoding="utf-8") + style
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
