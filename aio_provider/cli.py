@@ -13,6 +13,10 @@ except ModuleNotFoundError:
 
 #: Every subcommand: name → where it is, and its line in ``aio --help`` (so that help loads none of them).
 COMMANDS: dict[str, tuple[str, str]] = {
+    "budget": (
+        "aio_provider.cli_budget:budget",
+        "Say who may spend how many credits.",
+    ),
     "credits": (
         "aio_provider.cli_credits:credits",
         "Say what was spent, by whom, on what.",
