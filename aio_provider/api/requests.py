@@ -16,6 +16,8 @@ from aio_provider.api.catalog import KINDS, load_catalog
 from aio_provider.api.errors import InvalidRequestError
 from aio_provider.api.validation import check_params, plain, resolve_model
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
 
 @dataclass(frozen=True)
 class GenerationRequest:
@@ -37,7 +39,10 @@ class GenerationRequest:
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "params", MappingProxyType(copy.deepcopy(dict(self.params))))
+        params = dict(self.params)
+        if any(isinstance(value, (list, dict)) for value in params.values()):
+            params = copy.deepcopy(params)  # the rest cannot change
+        object.__setattr__(self, "params", MappingProxyType(params))
 
     def body(self) -> dict[str, Any]:
         """The JSON object to send, as a copy that may be changed."""
@@ -49,12 +54,7 @@ class GenerationRequest:
         """Hex SHA-256 of the canonical JSON of route and body: equal requests have equal fingerprints."""
         # no copy, unlike body(): a million rows are fingerprinted when a batch is resumed
         body = dict(self.params) if self.model is None else {"model": self.model, **self.params}
-        canonical = json.dumps(
-            {"endpoint": self.endpoint, "body": body},
-            sort_keys=True,
-            separators=(",", ":"),
-            allow_nan=False,
-        )
+        canonical = _CANONICAL.encode({"endpoint": self.endpoint, "body": body})
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def __hash__(self) -> int:

@@ -97,9 +97,11 @@ def check_params(
     }
     context.update(params)
     for name, spec in specs.items():
-        if spec.send_default and name not in params:
+        if name in params:
+            continue
+        if spec.send_default:
             params[name] = spec.default
-        if name not in params and _is_required(spec, context):
+        elif _is_required(spec, context):
             raise InvalidRequestError(f"{name}: missing, and {what} needs it", field=name)
     if known and known.one_of and not any(name in params for name in known.one_of):
         names = " or ".join(repr(name) for name in known.one_of)
@@ -140,6 +142,8 @@ def plain(value: Any, field: str) -> Any:
 
     :raises InvalidRequestError: for what JSON cannot say (NaN, bytes, dates …).
     """
+    if type(value) is str and value.isascii():
+        return value  # most of what a million rows hold
     tolist = getattr(value, "tolist", None)
     if callable(tolist):
         value = tolist()

@@ -6,8 +6,9 @@ import hashlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -22,12 +23,16 @@ from aio_provider.jobs.ledger import Entry, JobState
 if TYPE_CHECKING:
     import pandas as pd
 
+    from aio_provider.api.requests import GenerationRequest as Request
+
 #: what a row is called when its job is in this state and nobody works at it
 _STATUS = {
     JobState.PLANNED: "not_submitted",
     JobState.INTENDED: "unknown",
     JobState.ACCEPTED: "pending",
 }
+#: rows whose jobs are made at once
+_CHUNK = 250
 _ENDED = frozenset({"succeeded", "failed", "expired", "skipped"})
 
 
@@ -181,31 +186,50 @@ class Naming:
     def jobs(self, part: Part) -> Iterator[RowJob]:
         """A job for each row that has something to do; the other rows get their result here."""
         keys = None if self._options.key is None else cells(part.rows, self._options.key)
-        for row, item in enumerate(self._spec.requests(part.rows)):
+        items = enumerate(self._spec.requests(part.rows))
+        while some := list(islice(items, _CHUNK)):
+            yield from self._some(part, some, keys)
+        part.fed = True
+
+    def _some(
+        self, part: Part, items: list[tuple[int, Request | Nothing | Invalid]], keys: list[Any] | None
+    ) -> list[RowJob]:
+        found: list[RowJob] = []
+        named: list[tuple[int, Request, str, bytes]] = []
+        for row, item in items:
             if isinstance(item, Nothing):
                 part.settle(row, RowResult("skipped", error=item.reason))
                 continue
             if isinstance(item, Invalid):
                 part.settle(row, RowResult("failed", error=str(item.error)))
                 continue
-            mark = bytes.fromhex(item.fingerprint[:32])
-            if keys is None:
-                key = self._content_key(item, self._seen.count(mark))
+            value = None if keys is None else plain(keys[row])
+            if keys is not None and value is None:
+                why = f"The key column {self._options.key!r} is null in this row; nothing was sent."
+                part.settle(row, RowResult("failed", error=why))
+                continue
+            key = "" if keys is None else self._keyed(value)
+            named.append((row, item, key, bytes.fromhex((key or item.fingerprint)[:32])))
+        seen = self._seen.find(name for _, _, _, name in named)
+        for row, item, key, name in named:
+            if not key:
+                number, _ = seen.get(name, (0, b""))
+                seen[name] = (number + 1, b"")
+                key = self._content_key(item, number)
             else:
-                value = plain(keys[row])
-                if value is None:
-                    why = f"The key column {self._options.key!r} is null in this row; nothing was sent."
-                    part.settle(row, RowResult("failed", error=why))
-                    continue
-                key = keyed(value, self._spec.kind, scope=self._scope, namespace=self._namespace)
-                first, known = self._seen.first(bytes.fromhex(key[:32]), part.start + row, mark)
+                mark = bytes.fromhex(item.fingerprint[:32])
+                first, known = seen.setdefault(name, (part.start + row, mark))
                 if first != part.start + row:
-                    self._share(part, row, key, first, same=known == mark, value=value)
+                    self._share(part, row, key, first, same=known == mark, value=plain((keys or [])[row]))
                     continue
             part.keys[row] = key
             part.open += 1
-            yield RowJob(key, item, self._labels, None, part, row)
-        part.fed = True
+            found.append(RowJob(key, item, self._labels, None, part, row))
+        self._seen.keep(seen)
+        return found
+
+    def _keyed(self, value: object) -> str:
+        return keyed(value, self._spec.kind, scope=self._scope, namespace=self._namespace)
 
     def note(self, part: Part) -> None:
         """Count a part's rows for the sake of later ones."""
@@ -242,26 +266,18 @@ class _Seen:
             "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-16000;"
             "CREATE TABLE seen (name BLOB PRIMARY KEY, number INTEGER, mark BLOB) WITHOUT ROWID; BEGIN"
         )
-        self._execute = self._db.execute
 
-    def count(self, name: bytes) -> int:
-        """How often this came before."""
-        try:
-            self._execute("INSERT INTO seen VALUES (?, 1, NULL)", (name,))
-        except sqlite3.IntegrityError:
-            (number,) = self._execute("SELECT number FROM seen WHERE name = ?", (name,)).fetchone()
-            self._execute("UPDATE seen SET number = number + 1 WHERE name = ?", (name,))
-            return int(number)
-        return 0
+    def find(self, names: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]:
+        """Number and mark of those of the names that came before."""
+        wanted = list(names)
+        marks = ",".join("?" * len(wanted))
+        rows = self._db.execute(f"SELECT name, number, mark FROM seen WHERE name IN ({marks})", wanted)
+        return {name: (number, mark) for name, number, mark in rows}
 
-    def first(self, name: bytes, number: int, mark: bytes) -> tuple[int, bytes]:
-        """Number and mark of the first that had this name: these, if it is new."""
-        try:
-            self._execute("INSERT INTO seen VALUES (?, ?, ?)", (name, number, mark))
-        except sqlite3.IntegrityError:
-            found = self._execute("SELECT number, mark FROM seen WHERE name = ?", (name,)).fetchone()
-            return int(found[0]), bytes(found[1])
-        return number, mark
+    def keep(self, seen: Mapping[bytes, tuple[int, bytes]]) -> None:
+        """Remember names with their number and mark."""
+        rows = [(name, number, mark) for name, (number, mark) in seen.items()]
+        self._db.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", rows)
 
     def close(self) -> None:
         self._db.close()

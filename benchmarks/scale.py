@@ -1,0 +1,283 @@
+"""Many rows: memory, speed beside a loop that keeps no record, and how fast a finished run is run again.
+
+    python benchmarks/scale.py [--rows 1000000] [--case memory]
+
+Each measurement is a process of its own and prints its peak memory (RSS). The engine is ``aio.generate`` from
+a Parquet file to a folder of parts, its ledger an SQLite file, the limit off.
+
+memory    rows answered in the process itself, at once: a tenth of the rows, then all of them
+speed     a twentieth of the rows, over HTTP to a loopback server that answers at once, and the same requests
+          from a bare asyncio loop over the same transport, which keeps no ledger, no order and no output
+resume    all rows are in the ledger and nothing is written yet; then the same call again over its own output
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+KEY = "aio_benchmark"
+BASE_URL = "http://127.0.0.1:9/api/v1"
+
+
+def table(path: Path, rows: int) -> None:
+    """A Parquet file of products, written a little at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([("sku", pa.string()), ("caption", pa.string()), ("price", pa.float64())])
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, rows, 50_000):
+            numbers = range(start, min(rows, start + 50_000))
+            columns = {
+                "sku": [f"SKU-{n:07d}" for n in numbers],
+                "caption": [f"A photo of product {n} on a marble kitchen counter" for n in numbers],
+                "price": [n % 997 / 10 for n in numbers],
+            }
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def call(folder: Path, output: str, base_url: str = BASE_URL) -> Any:
+    """The call that is measured."""
+    import aio_provider as aio
+
+    return aio.generate(
+        str(folder / "in.parquet"),
+        "image",
+        model="flux-2",
+        prompt="caption",
+        output=str(folder / output),
+        ledger=str(folder / "ledger.sqlite"),
+        base_url=base_url,
+        api_key=KEY,
+        requests_per_minute=0,
+        limiter_url="memory://",
+        progress=False,
+        gallery=False,
+    )
+
+
+def instant() -> None:
+    """Answer every request in the process: a submission with a task, a poll with its result."""
+    import functools
+
+    import httpx
+
+    from aio_provider.frames import run
+
+    numbers = count()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            data = {"task_id": f"n{next(numbers)}", "status": "IN_PROGRESS"}
+        else:
+            data = done(request.url.path.rpartition("/")[2])
+        return httpx.Response(200, json={"code": 200, "message": "success", "data": data})
+
+    class Instant(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            return answer(request)
+
+    client = run.AsyncAioClient
+    run.AsyncAioClient = functools.partial(client, transport=Instant())  # type: ignore[assignment, misc]
+
+
+def done(task_id: str) -> dict[str, Any]:
+    """The answer to a poll."""
+    urls = [f"https://files.example/{task_id}.png"]
+    return {"task_id": task_id, "status": "SUCCESS", "consumed_credits": 5, "response": urls}
+
+
+# -- what runs in a process of its own
+
+
+def fresh(folder: Path, rows: int) -> dict[str, float]:
+    """Every row is new."""
+    instant()
+    began = time.perf_counter()
+    result = call(folder, "out")
+    assert result.report.statuses == {"succeeded": rows}, result.report.statuses
+    return {"seconds": time.perf_counter() - began}
+
+
+def again(folder: Path, rows: int) -> dict[str, float]:
+    """Every row is on record; ``out`` says which parts are, too."""
+    began = time.perf_counter()
+    result = call(folder, "out")
+    assert result.report.statuses == {"succeeded": rows} and not result.report.credits
+    return {"seconds": time.perf_counter() - began}
+
+
+def fill(folder: Path, rows: int) -> dict[str, float]:
+    """Put every row into the ledger as done."""
+    from aio_provider.frames.batch import Batch
+    from aio_provider.jobs.ledger import Finished, JobState, Ledger
+
+    batch = Batch(
+        str(folder / "in.parquet"),
+        "image",
+        model="flux-2",
+        prompt="caption",
+        output=str(folder / "nothing"),
+        base_url=BASE_URL,
+    )
+    began = time.perf_counter()
+    jobs: Iterator[Any] = batch.jobs()
+    with Ledger.open(str(folder / "ledger.sqlite")) as ledger:
+        while some := list(islice(jobs, 5000)):
+            ledger.plan(some, owner="benchmark", scope=BASE_URL)
+            keys = [job.key for job in some]
+            ledger.intend(keys, owner="benchmark")
+            ledger.accept([(key, f"n{key[:12]}") for key in keys], owner="benchmark")
+            url = "https://files.example/{}.png"
+            ledger.finish(
+                Finished(key, JobState.SUCCEEDED, (url.format(key[:12]),), credits=5.0, task_id=f"n{key[:12]}")
+                for key in keys
+            )
+    shutil.rmtree(folder / "nothing")
+    return {"seconds": time.perf_counter() - began}
+
+
+def engine(folder: Path, rows: int, base_url: str) -> dict[str, float]:
+    """Every row is new, over HTTP."""
+    began = time.perf_counter()
+    result = call(folder, "over-http", base_url)
+    assert result.report.statuses == {"succeeded": rows}, result.report.statuses
+    return {"seconds": time.perf_counter() - began}
+
+
+def bare(folder: Path, rows: int, base_url: str) -> dict[str, float]:
+    """The same requests from 64 coroutines over the `fast` transport, and nothing else."""
+    import aiohttp
+    import pyarrow.parquet as pq
+
+    async def run() -> None:
+        headers = {"Authorization": f"Bearer {KEY}"}
+
+        async def prompts() -> AsyncIterator[str]:
+            for batch in pq.ParquetFile(folder / "in.parquet").iter_batches(columns=["caption"]):
+                for value in batch.column(0).to_pylist():
+                    yield value
+
+        source = prompts()
+
+        async with aiohttp.ClientSession(headers=headers) as session:
+
+            async def send(method: str, path: str, body: object) -> Any:
+                async with session.request(method, base_url + path, json=body) as response:
+                    response.raise_for_status()
+                    return await response.json()
+
+            waiting: asyncio.Queue[str | None] = asyncio.Queue(256)
+
+            async def worker() -> None:
+                while (prompt := await waiting.get()) is not None:
+                    made = await send("POST", "/images/generations", {"model": "flux-2", "prompt": prompt})
+                    await send("GET", f"/tasks/{made['data']['task_id']}", None)
+
+            workers = [asyncio.create_task(worker()) for _ in range(64)]
+            async for prompt in source:
+                await waiting.put(prompt)
+            for _ in workers:
+                await waiting.put(None)
+            await asyncio.gather(*workers)
+
+    began = time.perf_counter()
+    asyncio.run(run())
+    return {"seconds": time.perf_counter() - began}
+
+
+# -- the cases
+
+
+def measured(step: str, folder: Path, rows: int, *more: str) -> dict[str, float]:
+    """Run a step in a process of its own."""
+    command = [sys.executable, __file__, "--step", step, "--folder", str(folder), "--rows", str(rows), *more]
+    found: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    speed = rows / found["seconds"]
+    print(f"  {step:8}{rows:>10,} rows{found['seconds']:>9.1f} s{speed:>10,.0f} rows/s{found['mb']:>8.0f} MB peak")
+    return found
+
+
+def memory(folder: Path, rows: int) -> None:
+    """Peak memory must not grow with rows."""
+    peaks = []
+    for size in (rows // 10, rows):
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            table(Path(place) / "in.parquet", size)
+            peaks.append(measured("fresh", Path(place), size)["mb"])
+    print(f"  {peaks[1] / peaks[0]:.2f} × the memory for 10 × the rows (at most 1.1; and at most 400 MB)")
+
+
+def speed(folder: Path, rows: int) -> None:
+    """Beside a loop that keeps no ledger."""
+    from throughput import serve
+
+    table(folder / "in.parquet", rows)
+    context = multiprocessing.get_context("spawn")
+    port = context.Queue()
+    server = context.Process(target=serve, args=(port,), daemon=True)
+    server.start()
+    url = f"http://127.0.0.1:{port.get()}/api/v1"
+    try:
+        loop = measured("bare", folder, rows, "--base-url", url)
+        ours = measured("engine", folder, rows, "--base-url", url)
+    finally:
+        server.terminate()
+    print(f"  {loop['seconds'] / ours['seconds']:.2f} of the rows a second of the bare loop (at least 0.6)")
+
+
+def resume(folder: Path, rows: int) -> None:
+    """Run again what is done."""
+    table(folder / "in.parquet", rows)
+    measured("fill", folder, rows)
+    print("  nothing written yet: every row from the ledger (at most 60 s for 1,000,000)")
+    measured("again", folder, rows)
+    print("  whole parts finished (at most 5 s for 1,000,000)")
+    measured("again", folder, rows)
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--case", choices=["memory", "speed", "resume"], action="append")
+    parser.add_argument("--step", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where to work")
+    parser.add_argument("--base-url", default=BASE_URL, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.step:
+        steps = {"fresh": fresh, "again": again, "fill": fill}
+        if options.step in steps:
+            found = steps[options.step](options.folder, options.rows)
+        else:
+            step = {"engine": engine, "bare": bare}[options.step]
+            found = step(options.folder, options.rows, options.base_url)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
+        print(json.dumps({**found, "mb": peak / 1024}))
+        return
+    os.environ.pop("AIO_LEDGER", None)
+    for name in options.case or ["memory", "speed", "resume"]:
+        print(name)
+        case = {"memory": memory, "speed": speed, "resume": resume}[name]
+        with tempfile.TemporaryDirectory(dir=options.folder, prefix="aio-scale-") as folder:
+            case(Path(folder), options.rows // 20 if name == "speed" else options.rows)
+
+
+if __name__ == "__main__":
+    main()
