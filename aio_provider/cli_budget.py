@@ -1,0 +1,208 @@
+"""``aio budget``: who may spend how many credits, and how much of it is gone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from aio_provider.api.errors import AioError
+
+if TYPE_CHECKING:
+    from aio_provider.jobs.ledger import Budget, BudgetEvent, BudgetUse, Ledger
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _place(command: F) -> F:
+    """The options that say which budget is meant."""
+    for option in (
+        click.option("--ledger", metavar="PATH|URL", help="Instead of AIO_LEDGER."),
+        click.option("--without-end", is_flag=True, help="For all time, instead of each calendar month."),
+        click.option("--month", metavar="YYYY-MM", help="For this month only, in place of the usual budget."),
+        click.option("--total", is_flag=True, help="Everything in this ledger."),
+        click.option("--team", metavar="NAME", help="Jobs of this team."),
+        click.option("--dag", metavar="DAG_ID", help="Jobs of this DAG."),
+        click.option("--connection", metavar="CONN_ID", help="Jobs through this Airflow connection."),
+    ):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def _ledger(target: str | None) -> Iterator[Ledger]:
+    """The ledger; what a user can mend becomes one line and exit code 1."""
+    from aio_provider.jobs.ledger import Ledger
+
+    try:
+        with Ledger.open(target) as ledger:
+            yield ledger
+    except (AioError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@click.group()
+def budget() -> None:
+    """Say who may spend how many credits, and see how much of it is gone.
+
+    A budget is for everything (--total), an Airflow connection, a DAG or a team, and for each calendar month
+    (UTC), one month, or without end. It is kept in the ledger and holds for every process that uses that
+    ledger: a job that might go past it is not submitted. What is paid for is always collected.
+    """
+
+
+@budget.command(
+    "set", context_settings={"ignore_unknown_options": True}
+)  # -5 is a number, and refused as one
+@click.argument("credits", type=float)
+@_place
+def set_(credits: float, ledger: str | None, month: str | None, without_end: bool, **given: Any) -> None:
+    """Set or change a budget of so many CREDITS.
+
+    \b
+    aio budget set 5000 --total                    each calendar month
+    aio budget set 800 --dag nightly --month 2026-12
+    aio budget set 20000 --team ads --without-end
+    """  # noqa: D301 - click's own mark for a paragraph to leave alone
+    scope, value = _scope(given)
+    with _ledger(ledger) as book:
+        made = book.set_budget(scope, value, credits=credits, month=_month(month, without_end))
+        click.echo(f"{_sentence(made)}: {_standing(book.budget_use(made))}")
+        _warn_of_one_machine(book)
+
+
+@budget.command("list")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--ledger", metavar="PATH|URL", help="Instead of AIO_LEDGER.")
+def list_(as_json: bool, ledger: str | None) -> None:
+    """List all budgets and how they stand, in credits."""
+    with _ledger(ledger) as book:
+        uses = [book.budget_use(one) for one in book.budgets()]
+        if as_json:
+            click.echo(json.dumps([_plain(use) for use in uses]))
+        elif uses:
+            _table(uses)
+        else:
+            click.echo(f"No budgets in {book.url}. Set one: aio budget set 5000 --total")
+
+
+@budget.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@_place
+def show(as_json: bool, ledger: str | None, month: str | None, without_end: bool, **given: Any) -> None:
+    """Show one budget: figures, and when it filled up."""
+    scope, value = _scope(given)
+    with _ledger(ledger) as book:
+        found = [one for one in book.budgets() if (one.scope, one.value) == (scope, value)]
+        wanted = _month(month, without_end)
+        chosen = next((one for one in found if one.month == wanted), None)
+        period = None
+        if chosen is None and month is not None:  # a past month of the budget for each month
+            chosen, period = next((one for one in found if one.month == "each"), None), month
+        if chosen is None:
+            raise click.ClickException(f"{_none(book, scope, value)}. `aio budget list` shows all.")
+        use = book.budget_use(chosen, month=period)
+        events = [event for event in book.budget_events() if _is_about(event, use)]
+        if as_json:
+            click.echo(json.dumps({**_plain(use), "events": [event.to_dict() for event in events]}))
+            return
+        click.echo(f"{_sentence(chosen)}: {_standing(use)}")
+        for event in events:
+            click.echo(f"  {event.at:%Y-%m-%d %H:%M} UTC  {event.message}")
+
+
+@budget.command()
+@_place
+def remove(ledger: str | None, month: str | None, without_end: bool, **given: Any) -> None:
+    """Take a budget away. Its events stay on record."""
+    scope, value = _scope(given)
+    with _ledger(ledger) as book:
+        if not book.remove_budget(scope, value, month=_month(month, without_end)):
+            raise click.ClickException(f"{_none(book, scope, value)}. `aio budget list` shows all.")
+        click.echo("Removed.")
+
+
+# -- in words --------------------------------------------------------------------------------------------
+
+
+def _scope(given: dict[str, Any]) -> tuple[Any, str]:
+    chosen = [(scope, value) for scope, value in given.items() if value]
+    if len(chosen) != 1:
+        raise click.UsageError("say what it is for: one of --total, --connection ID, --dag ID, --team NAME")
+    scope, value = chosen[0]
+    return scope, "" if scope == "total" else value
+
+
+def _month(month: str | None, without_end: bool) -> str | None:
+    if month is not None and without_end:
+        raise click.UsageError("give either --month or --without-end")
+    return None if without_end else month or "each"
+
+
+def _when(one: Budget) -> str:
+    if one.month is None:
+        return "without end"
+    return "each month" if one.month == "each" else one.month
+
+
+def _sentence(one: Budget) -> str:
+    return f"{one.scope} {one.value}".strip() + f", {_when(one)}"
+
+
+def _standing(use: BudgetUse) -> str:
+    now = f" in {use.period} (UTC)" if use.period else ""
+    return (
+        f"{use.charged:,.6g} charged and {use.reserved:,.6g} reserved of {use.budget.credits:,.6g} "
+        f"credits{now}, {use.left:,.6g} left"
+    )
+
+
+def _none(book: Ledger, scope: str, value: str) -> str:
+    return f"no such budget for {f'{scope} {value}'.strip()} in {book.url}"
+
+
+def _is_about(event: BudgetEvent, use: BudgetUse) -> bool:
+    return (event.scope, event.value, event.period) == (use.budget.scope, use.budget.value, use.period)
+
+
+def _plain(use: BudgetUse) -> dict[str, Any]:
+    one = use.budget
+    return {
+        "scope": one.scope,
+        "value": one.value,
+        "month": one.month,
+        "period": use.period,
+        "credits": one.credits,
+        "charged": use.charged,
+        "reserved": use.reserved,
+        "left": use.left,
+    }
+
+
+def _table(uses: list[BudgetUse]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = ("for", "period", "budget", "charged", "reserved", "left", "used")
+    table = Table(*columns, box=None, pad_edge=False)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for use in uses:
+        figures = (use.budget.credits, use.charged, use.reserved, use.left)
+        used = f"{use.percent:.0f} %"
+        style = "red" if use.percent >= 100 else "yellow" if use.percent >= 80 else ""
+        when = f"{_when(use.budget)}, now {use.period}" if use.budget.month == "each" else _when(use.budget)
+        who = f"{use.budget.scope} {use.budget.value}".strip()
+        table.add_row(who, when, *(f"{figure:,.6g}" for figure in figures), used, style=style)
+    Console().print(table)
+
+
+def _warn_of_one_machine(book: Ledger) -> None:
+    if not book.is_shared:
+        click.echo(
+            f"It holds for runs that use {book.url}: of other machines only those that share this file.",
+            err=True,
+        )
