@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -114,7 +113,7 @@ def credits(
     if form == "table":
         _print(frame)
     elif not output:
-        sys.stdout.write(content.decode())
+        click.echo(content.decode(), nl=False)
     _say_which_book(frame, err=form != "table")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -58,7 +57,7 @@ def reconcile(
     if form == "table":
         _print(found)
     elif not output:
-        sys.stdout.write(_encoded(found, form).decode())
+        click.echo(_encoded(found, form).decode(), nl=False)
     click.echo(f"\n{found.said}", err=form != "table")
     click.get_current_context().exit(0 if found.agrees else 1)
 
@@ -93,6 +92,8 @@ def _print(found: Reconciliation) -> None:
         summary.add_column(name, justify="right")
     summary.add_column("")
     for row in found.summary.to_dict("records"):
+        if not row["rows"] and row["outcome"] != "matched":
+            continue
         amounts = (number(row[name]) for name in ("statement_credits", "ledger_credits", "difference"))
         meaning = OUTCOMES[row["outcome"]]
         summary.add_row(row["outcome"].replace("_", " "), f"{row['rows']:,}", *amounts, meaning)
@@ -105,7 +106,7 @@ def _print(found: Reconciliation) -> None:
             table.add_column(name, justify="right")
         for row in off.head(_SHOWN).to_dict("records"):
             texts = (shown_text(row[name]) for name in ("task_id", "model", "dag"))
-            line = "" if row["line"] != row["line"] or row["line"] is None else str(row["line"])
+            line = str(row["line"]) if isinstance(row["line"], int) else ""
             amounts = (number(row[name]) for name in ("statement_credits", "ledger_credits", "difference"))
             table.add_row(row["outcome"].replace("_", " "), *map(Text, texts), line, *amounts)
         console.print(table)

@@ -87,7 +87,7 @@ class Asked:
 
 
 def moment(name: str, value: object) -> datetime | None:
-    """A time in UTC from a datetime, a date, or text such as ``2026-11``, ``2026-11-22`` or ISO 8601.
+    """A time in UTC from a datetime, a date, or text: ``2026``, ``2026-11``, ``2026-11-22`` or ISO 8601.
 
     A time without a zone is UTC.
 
@@ -99,8 +99,10 @@ def moment(name: str, value: object) -> datetime | None:
         found = datetime(value.year, value.month, value.day)  # noqa: DTZ001 - its zone is set below
     elif isinstance(value, str):
         text = value.strip()
+        if re.fullmatch(r"\d{4}(-\d{2})?", text):
+            text += "-01" if len(text) > 4 else "-01-01"
         try:
-            found = datetime.fromisoformat(f"{text}-01" if re.fullmatch(r"\d{4}-\d{2}", text) else text)
+            found = datetime.fromisoformat(text)
         except ValueError:
             raise ConfigurationError(
                 f"{name}={value!r} is not a time: give a month (2026-11), a day (2026-11-22) or "

@@ -10,12 +10,12 @@ import math
 import os
 import uuid
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aio_provider.api.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     import pandas as pd
 
@@ -64,15 +64,18 @@ def encode(frame: pd.DataFrame, form: str) -> bytes:
     raise ConfigurationError(f"format {form!r} is none of csv, json and parquet.")
 
 
-def put(target: str | Path, fill: bytes | Callable[[IO[bytes]], object]) -> None:
+def put(target: str | Path, content: bytes, *, fs: Any = None) -> None:
     """Write a file, local or at any fsspec URL, so that a reader finds the old one or the whole new one.
 
-    :param fill: the content, or what writes it into an open file.
+    :param fs: the fsspec file system that ``target`` is a path of; None: found by its URL.
     :raises OSError: it cannot be written; what was there is untouched.
     """
     import fsspec
 
-    fs, path = fsspec.core.url_to_fs(os.fspath(target))
+    if fs is None:
+        fs, path = fsspec.core.url_to_fs(os.fspath(target))
+    else:
+        path = os.fspath(target)
     local = type(fs).__name__ == "LocalFileSystem"
     folder, _, name = path.rpartition("/")
     if local and folder and not Path(folder).is_dir():
@@ -81,10 +84,7 @@ def put(target: str | Path, fill: bytes | Callable[[IO[bytes]], object]) -> None
     temporary = f"{folder}/.{name}.{uuid.uuid4().hex[:12]}.tmp" if local else path
     try:
         with fs.open(temporary, "wb") as file:
-            if isinstance(fill, bytes):
-                file.write(fill)
-            else:
-                fill(file)
+            file.write(content)
             if local:
                 file.flush()
                 os.fsync(file.fileno())

@@ -121,6 +121,8 @@ def reconcile(
     frame = pd.DataFrame(rows, columns=list(_COLUMNS))
     for name in ("statement_credits", "ledger_credits", "difference"):
         frame[name] = frame[name].astype("float64")
+    for name in ("outcome", "task_id", "model", "state", "dag", "run", "job_key"):
+        frame[name] = frame[name].astype(pd.StringDtype("pyarrow"))
     frame["line"] = frame["line"].astype("Int64")
     frame["time"] = pd.to_datetime(frame["time"], utc=True).astype("datetime64[us, UTC]")
     order = {name: place for place, name in enumerate(OUTCOMES)}

@@ -1,4 +1,4 @@
-"""A usage statement of the service, as CSV: encoding, delimiter, columns, numbers and times, found or told."""
+"""A usage statement of the service, as CSV: encoding, delimiter, columns, numbers, times, found or told."""
 
 from __future__ import annotations
 

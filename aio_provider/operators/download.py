@@ -118,7 +118,7 @@ class AioDownloadOperator(BaseOperator):
         path = str(self.output_path)
         if path.endswith("/"):
             path += _name_of(wanted)
-        target, fs = _storage(path)
+        target, fs = storage_of(path)
         done = download(
             wanted.url,
             target,
@@ -140,7 +140,7 @@ class AioDownloadOperator(BaseOperator):
         return is_loopback(urlsplit(self.hook.settings.base_url).hostname or "")
 
 
-def _storage(path: str) -> tuple[str, AbstractFileSystem | None]:
+def storage_of(path: str) -> tuple[str, AbstractFileSystem | None]:
     """A target and its file system: Airflow's, with the credentials of its connections, where it has one."""
     from airflow.providers.common.compat.sdk import ObjectStoragePath
     from airflow.providers.common.compat.sdk import io as storage  # type: ignore[attr-defined]
