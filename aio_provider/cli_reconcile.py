@@ -87,7 +87,8 @@ def _print(found: Reconciliation) -> None:
     from aio_provider.accounting.reconciling import OUTCOMES
 
     console = Console()
-    summary = Table("outcome", box=None, pad_edge=False, header_style="bold")
+    summary = Table(box=None, pad_edge=False, header_style="bold")
+    summary.add_column("outcome", no_wrap=True)
     for name in ("tasks", "statement", "ledger", "difference"):
         summary.add_column(name, justify="right")
     summary.add_column("")
@@ -101,7 +102,10 @@ def _print(found: Reconciliation) -> None:
     off = found.rows[found.rows["outcome"] != "matched"]
     if len(off):
         click.echo()
-        table = Table("outcome", "task", "model", "dag", box=None, pad_edge=False, header_style="bold")
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("outcome", no_wrap=True)
+        for name in ("task", "model", "dag"):
+            table.add_column(name, overflow="fold")
         for name in ("line", "statement", "ledger", "difference"):
             table.add_column(name, justify="right")
         for row in off.head(_SHOWN).to_dict("records"):

@@ -24,7 +24,7 @@ class AioCreditReportOperator(BaseOperator):
     each machine has a book of its own, and a report would show what one worker happens to know.
 
     Returns (XCom) ``{"what", "since", "until", "by", "filters", "price", "totals", "book", "groups",
-    "path"}``, plain JSON; ``totals`` are ``{"credits", "tasks", "failed", "wasted", "unknown", …}``: the figures
+    "path"}``, plain JSON; ``totals`` are ``{"credits", "tasks", "failed", "wasted", …}``: the figures
     of ``aio_provider.accounting.figures.FIGURES``.
 
     :param by: what to group by: any of day, month, dag, run, task, user, notebook, model, kind, label, team,

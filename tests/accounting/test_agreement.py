@@ -142,7 +142,8 @@ def check(folder: Path, made: Sequence[tuple[dict[str, Any], bool]]) -> None:
         return
     found = duckdb.sql(
         f"""SELECT team, month, count(*) AS tasks, coalesce(sum(credits), 0) AS credits
-            FROM read_parquet('{folder}/export/*/*.parquet', hive_partitioning = true, hive_types_autocast = false)
+            FROM read_parquet('{folder}/export/*/*.parquet', hive_partitioning = true,
+                hive_types_autocast = false)
             GROUP BY team, month"""
     ).fetchall()
     ours = frame[["team", "month", "tasks", "credits"]].itertuples(index=False)

@@ -1,4 +1,4 @@
-"""The page: whole by itself, safe with any label, the same for the same figures; and the command that makes it."""
+"""The page: whole by itself, safe with any label, pure; and the command that makes it."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_however_the_csv_is_written(
 def test_a_turkish_windows_file_wants_its_encoding_said(book: Ledger, statement: Callable[..., Path]) -> None:
     put(book, task("a"))
     path = statement("id;kredi;açıklama", "a;5;şeker", encoding="cp1254")
-    with pytest.raises(ConfigurationError, match="line 1, is not UTF-8.*cp1254"):
+    with pytest.raises(ConfigurationError, match=r"line 1, is not UTF-8.*cp1254"):
         aio.reconcile(path, book)
     assert aio.reconcile(path, book, encoding="cp1254").agrees
 
