@@ -29,7 +29,7 @@ def plain_url(path: Any) -> str:
 def airflow_storage(*paths: Any) -> Iterator[None]:
     """While this lasts, fsspec reaches these paths with the credentials of the connections they name.
 
-    :raises AirflowFailException: two connections for one kind of storage.
+    :raises AirflowFailException: two connections for one kind of storage, or one that Airflow does not know.
     """
     wanted: dict[str, tuple[str, dict[str, Any]]] = {}
     for path in paths:
@@ -75,7 +75,14 @@ def output_of(output_path: Any, input_path: Any, map_index: int) -> str:
 def _options(text: str) -> dict[str, Any]:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    return dict(ObjectStoragePath(text).fs.storage_options)
+    try:
+        return dict(ObjectStoragePath(text).fs.storage_options)
+    except ValueError as error:
+        raise AirflowFailException(
+            f"{text!r} names a connection, and no installed provider has storage of that kind: {error}. "
+            "Install it (for s3:// apache-airflow-providers-amazon), or leave the connection out. Nothing "
+            "was sent."
+        ) from error
 
 
 def _text(path: Any) -> str:
