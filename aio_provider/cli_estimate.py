@@ -29,6 +29,9 @@ def estimate(
 ) -> None:
     """Say what making something for every row of the INPUTs would cost. Sends nothing and needs no key.
 
+    The source of each figure is said: the published price, learned from what the ledger has seen charged, or
+    unknown. Rows whose result is on record cost nothing again.
+
     \b
     aio estimate products.csv image -m flux-2 -c prompt=caption
     """  # noqa: D301 - click's own mark for a paragraph to leave alone
@@ -45,8 +48,10 @@ def estimate(
 
 def _plain(result: FrameEstimate) -> dict[str, Any]:
     counts = {name: getattr(result, name) for name in ("rows", "requests", "reused", "skipped", "invalid")}
+    total = {name: getattr(result, name) for name in ("low", "likely", "high")}
     models = json.loads(result.by_model.to_json(orient="records"))
-    return {"low": result.low, "likely": result.likely, "high": result.high, **counts, "by_model": models}
+    more = {"default_model": result.default_model, "drift": list(result.drift), "short": list(result.short)}
+    return {**total, **counts, "by_model": models, **more}
 
 
 def _print(result: FrameEstimate) -> None:
@@ -64,6 +69,8 @@ def _print(result: FrameEstimate) -> None:
         numbers = (_number(row[name]) for name in ("low", "likely", "high"))
         table.add_row(row["model"], f"{row['requests']:,}", *numbers, row["source"], row["note"])
     console.print(table)
+    for note in result.notes():
+        console.print(note, markup=False, highlight=False)
 
 
 def _number(value: float) -> str:

@@ -19,6 +19,9 @@ from aio_provider.cli_shared import age
 if TYPE_CHECKING:
     from aio_provider.frames.result import StreamResult
 
+#: each kind's model where none is named, for ``--help``; a test holds it against the catalog
+_USUAL = "image flux-2, video kling-3, music suno, speech elevenlabs-v3, chat gemini"
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -27,7 +30,7 @@ def mapping_options(command: F) -> F:
     decorators = [
         click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
         click.argument("kind", type=click.Choice(KINDS)),
-        click.option("--model", "-m", help="The model's name; the kind's usual one by default."),
+        click.option("--model", "-m", help=f"The model's name; by default {_USUAL}."),
         click.option(
             "--column", "-c", "columns", multiple=True, metavar="FIELD=COLUMN", help="A field from a column."
         ),

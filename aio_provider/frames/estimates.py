@@ -8,6 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from html import escape
 from itertools import chain, islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from aio_provider.api.catalog import load_catalog
 from aio_provider.api.prices import CreditRange
 from aio_provider.frames.accessor import register
 from aio_provider.frames.arguments import check_options, check_settings
@@ -34,6 +36,8 @@ from aio_provider.jobs.ledger.location import in_memory, locate
 from aio_provider.jobs.settings import Settings
 
 _CHUNK = 500
+#: how far back charges are compared with their estimates
+_LATELY = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,9 @@ class FrameEstimate:
     :param reused: rows whose job is in the ledger already and costs nothing again.
     :param skipped: rows with a null prompt or picture.
     :param invalid: rows that would fail before they are sent.
+    :param default_model: the model that is taken since none was named.
+    :param drift: models among these whose charges of the last 30 days were not what had been estimated.
+    :param short: budgets of the ledger that have less left than this may cost.
     """
 
     total: CreditRange
@@ -57,6 +64,9 @@ class FrameEstimate:
     reused: int = 0
     skipped: int = 0
     invalid: int = 0
+    default_model: str | None = None
+    drift: tuple[str, ...] = ()
+    short: tuple[str, ...] = ()
 
     @property
     def low(self) -> float:
@@ -74,14 +84,14 @@ class FrameEstimate:
         return self.total.high
 
     def __repr__(self) -> str:
-        return (
-            f"{self.headline()}\n{self.by_model.to_string(index=False)}" if self.requests else self.headline()
-        )
+        table = [self.by_model.to_string(index=False)] if self.requests else []
+        return "\n".join([self.headline(), *table, *self.notes()])
 
     def _repr_html_(self) -> str:
-        headline = f"<p>{escape(self.headline())}</p>"
         # to_html escapes what is in the cells
-        return headline + (self.by_model.to_html(index=False, border=0, na_rep="–") if self.requests else "")
+        table = self.by_model.to_html(index=False, border=0, na_rep="–") if self.requests else ""
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes())
+        return f"<p>{escape(self.headline())}</p>{table}{notes}"
 
     def headline(self) -> str:
         """One line for people."""
@@ -93,6 +103,15 @@ class FrameEstimate:
                 counts.append(f"{number:,} {name}")
         note = f" ({self.total.note})" if self.total.note else ""
         return f"{_range(self.total)}; {', '.join(counts)}{note}"
+
+    def notes(self) -> list[str]:
+        """What else there is to know, one line each."""
+        notes = []
+        if self.default_model is not None:
+            notes.append(f"No model was named: {self.default_model} is the usual one.")
+        notes += [f"Prices change: {line}." for line in self.drift]
+        notes += [f"{line}: not all of this may be submitted." for line in self.short]
+        return notes
 
 
 def estimate(
@@ -113,8 +132,9 @@ def estimate(
     """What :func:`aio_provider.generate` with the same arguments would cost. Spends nothing, sends nothing.
 
     Its other arguments (``output=``, ``max_credits=`` …) are taken too and change nothing, so that one word
-    turns a call into its estimate. Rows already in the ledger count as free, and past charges there stand in
-    for prices that are not published. A ledger that does not exist yet is not made.
+    turns a call into its estimate. Rows already in the ledger count as free. Past charges there narrow
+    published ranges, stand in for prices that are not published, and correct prices that have changed. A
+    ledger that does not exist yet is not made.
 
     :returns: ``low``, ``likely`` and ``high`` in total and by model, as a :class:`FrameEstimate`.
     :raises InvalidRequestError: a field, a column or a constant that cannot be.
@@ -140,7 +160,10 @@ def estimate(
     book = _existing(settings.ledger)
     try:
         paid = _Paid(book, options)
-        result = estimate_jobs(paid.unpaid(chain.from_iterable(map(naming.jobs, rows.counted()))), book)
+        unpaid = paid.unpaid(chain.from_iterable(map(naming.jobs, rows.counted())))
+        result = estimate_jobs(unpaid, book, scope=settings.base_url)
+        drift = () if book is None else _drift(book, settings.base_url, result.by_model)
+        short = () if book is None else _short(book, options.labels, result.total)
     finally:
         naming.close()
         if book is not None:
@@ -153,6 +176,9 @@ def estimate(
         reused=paid.count,
         skipped=rows.statuses["skipped"],
         invalid=rows.statuses["failed"],
+        default_model=None if model is not None else load_catalog().endpoint(kind).default_model,
+        drift=drift,
+        short=short,
     )
 
 
@@ -215,6 +241,21 @@ def _existing(target: str | None) -> Ledger | None:
     if url.get_backend_name() == "sqlite" and (in_memory(url) or not Path(str(url.database)).exists()):
         return None
     return Ledger.open(target)
+
+
+def _drift(book: Ledger, base_url: str, models: Mapping[str, CreditRange]) -> tuple[str, ...]:
+    found = book.estimate_drift(since=_LATELY, scope=base_url)
+    return tuple(str(one) for one in found if one.is_notable and (one.model or one.kind) in models)
+
+
+def _short(book: Ledger, labels: Mapping[str, str], total: CreditRange) -> tuple[str, ...]:
+    """Budgets that these jobs would count for, with less left than the most they may cost."""
+    most = total.high if total.high is not None else total.likely or 0.0
+    return tuple(
+        f"Budget {use.name} has {max(use.left, 0.0):,.6g} of {use.budget.credits:,.6g} credits left"
+        for use in book.budgets_for(labels)
+        if most > use.left
+    )
 
 
 def _table(by_model: Mapping[str, CreditRange], counts: Mapping[str, int]) -> pd.DataFrame:

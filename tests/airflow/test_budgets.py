@@ -165,7 +165,7 @@ def test_notifiers_and_asset_events_are_told(aio_sandbox_env: Sandbox, book: Led
     asset = Asset("x-aio://pictures/fox")
     operator = image(outlets=[asset], on_budget_event=[notes, lambda context: also.append(context["ti"])])
     instance, event = Instance(), SimpleNamespace(extra={})
-    deferral = deferral_of(operator, instance.context(operator))
+    deferral = deferral_of(operator, {**instance.context(operator), "dag": None})
     [told] = notes.told
     assert {name: told[name] for name in ("scope", "value", "percent", "limit", "charged", "reserved")} == {
         "scope": "team",

@@ -7,10 +7,15 @@ import pandas as pd
 import pytest
 
 import aio_provider as aio
+from aio_provider.api.prices import CreditRange
+from aio_provider.api.requests import GenerationRequest
+from aio_provider.jobs.job import Job
+from aio_provider.jobs.ledger import Finished, JobState, Ledger
 
 if TYPE_CHECKING:
     from aio_provider.sandbox import Sandbox
 
+LIVE = "https://apiin.one/api/v1"
 DF = pd.DataFrame({"caption": ["a red chair", "a blue lamp", None, "x"]})
 DTYPES = {
     "model": "string",
@@ -84,3 +89,78 @@ def test_html_is_escaped() -> None:
     with pytest.warns(UserWarning):
         html = aio.estimate(DF, "image", prompt="caption", model="<script>")._repr_html_()
     assert "<script" not in html
+
+
+# -- what the ledger adds ----------------------------------------------------------------------------------
+
+
+def _charge(book: Path, request: GenerationRequest, charges: list[float], scope: str) -> None:
+    with Ledger.open(book) as ledger:
+        jobs = [Job(f"{request.fingerprint[:8]}-{n}", request, {}) for n in range(len(charges))]
+        ledger.plan(jobs, owner="me", scope=scope)
+        ledger.intend([job.key for job in jobs], owner="me")
+        ledger.accept([(job.key, f"t-{job.key}") for job in jobs])
+        ledger.finish(
+            Finished(job.key, JobState.SUCCEEDED, credits=credits, task_id=f"t-{job.key}")
+            for job, credits in zip(jobs, charges, strict=True)
+        )
+
+
+def test_the_usual_model_is_named() -> None:
+    frame = pd.DataFrame({"caption": ["a lamp"]})
+    said = aio.estimate(frame, "image", prompt="caption")
+    assert said.default_model == "flux-2"
+    assert "No model was named: flux-2 is the usual one." in repr(said)
+    assert aio.estimate(frame, "image", prompt="caption", model="flux-2").default_model is None
+
+
+def test_the_help_names_the_usual_models_of_the_catalog() -> None:
+    from aio_provider.api.catalog import KINDS, load_catalog
+    from aio_provider.cli_generate import _USUAL
+
+    usual = [(kind, load_catalog().endpoint(kind).default_model) for kind in KINDS]
+    assert ", ".join(f"{kind} {model}" for kind, model in usual if model) == _USUAL
+
+
+def test_a_range_is_narrowed_by_charges_for_the_same_settings(tmp_path: Path) -> None:
+    book, frame = tmp_path / "l.sqlite", pd.DataFrame({"caption": ["a lamp", "a cup"]})
+    request = GenerationRequest.video("x", model="kling-3", mode="pro", duration=10)
+    _charge(book, request, [700, 720, 710, 700, 705], LIVE)
+
+    def total(**params: object) -> CreditRange:
+        given = {"mode": "pro", "duration": 10, **params}
+        return aio.estimate(
+            frame, "video", model="kling-3", prompt="caption", params=given, ledger=book
+        ).total
+
+    learned = total()
+    assert (learned.low, learned.likely, learned.high, learned.source) == (1400, 1410, 1440, "learned")
+    assert learned.note == "5 past charges: 700 to 720; published 120 to 1200"
+    assert total(duration=5).high == 2400  # other settings: the published range
+    with_sandbox = aio.estimate(
+        frame, "video", model="kling-3", prompt="caption", params={"mode": "pro", "duration": 10},
+        ledger=book, base_url="http://127.0.0.1:9/api/v1",
+    )  # fmt: skip
+    assert with_sandbox.high == 2400  # another service's charges do not count
+
+
+def test_a_price_that_has_changed_is_corrected_and_reported(tmp_path: Path) -> None:
+    book, frame = tmp_path / "l.sqlite", pd.DataFrame({"caption": ["a lamp"]})
+    _charge(book, GenerationRequest.image("x"), [5, 5, 7, 7, 7, 7], LIVE)
+    before = aio.estimate(frame, "image", prompt="caption", ledger=book)
+    assert (before.total.likely, before.total.source) == (5, "published")  # one of the last five was 5
+    assert before.drift == ("flux-2 was charged 27% more than estimated (38 instead of 30 credits, 6 jobs)",)
+    _charge(book, GenerationRequest.image("y"), [7], LIVE)
+    after = aio.estimate(frame, "image", prompt="caption", ledger=book)
+    assert (after.low, after.likely, after.high) == (7, 7, 7)
+    assert after.total.note == "published 5; the last 5 charges were 7"
+
+
+def test_budgets_with_less_left_are_named(tmp_path: Path) -> None:
+    book, frame = tmp_path / "l.sqlite", pd.DataFrame({"caption": ["a lamp", "a cup"]})
+    with Ledger.open(book) as ledger:
+        ledger.set_budget("total", credits=7)
+        ledger.set_budget("team", "art", credits=0)
+    said = aio.estimate(frame, "image", prompt="caption", ledger=book)
+    assert len(said.short) == 1
+    assert "has 7 of 7 credits left: not all of this may be submitted." in said.notes()[-1]

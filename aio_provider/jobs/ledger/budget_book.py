@@ -109,6 +109,14 @@ class BudgetBook:
         with self.store.read() as conn:
             return rules.use_of(conn, budget, self.store.now(conn), month)
 
+    def budgets_for(self, labels: Mapping[str, str]) -> list[BudgetUse]:
+        """The budgets that hold now for a job with these labels, and how they stand."""
+        columns = label_columns(labels)
+        with self.store.read() as conn:
+            now = self.store.now(conn)
+            standing = [one for one in rules.in_force(conn, now) if one.covers(columns)]
+            return [rules.use_of(conn, one, now) for one in standing]
+
     def budget_events(self, *, labels: Mapping[str, str] | None = None) -> list[BudgetEvent]:
         """When budgets reached 80 and 100 percent, the newest first.
 

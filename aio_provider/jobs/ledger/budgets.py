@@ -8,7 +8,7 @@ lock), so two processes never both take the last credits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import isfinite
@@ -193,7 +193,7 @@ _WANTED = sa.select(
 
 def check(conn: Connection, keys: Sequence[str], now: datetime) -> Verdict:
     """Which of these jobs the budgets let through; with no budget, all, after one look at an empty table."""
-    standing = _in_force(conn.execute(_LOCKED), now)
+    standing = in_force(conn, now, locked=True)
     verdict = Verdict()
     if not standing:
         return verdict
@@ -224,8 +224,9 @@ def check(conn: Connection, keys: Sequence[str], now: datetime) -> Verdict:
     return verdict
 
 
-def _in_force(rows: Iterable[Any], now: datetime) -> list[Budget]:
+def in_force(conn: Connection, now: datetime, *, locked: bool = False) -> list[Budget]:
     """The budgets that hold now; one set for this very month takes the place of the one for each month."""
+    rows = conn.execute(_LOCKED if locked else _ALL)
     found = [Budget(scope, value, month or None, credits) for scope, value, month, credits in rows]
     this_month = f"{now.astimezone(UTC):%Y-%m}"
     special = {(budget.scope, budget.value) for budget in found if budget.month == this_month}
