@@ -127,7 +127,7 @@ def _of_files(files: Files) -> Scan:
 def _of_dataset(dataset: ds.Dataset, name: str, size: int = 0) -> Scan:
     """A dataset, a file after the other and a few rows of one at a time."""
     schema = dataset.schema
-    first: str | None = None
+    first: tuple[str, pa.Schema] | None = None
     total = 0
     fragments = list(dataset.get_fragments())
     for fragment in fragments:
@@ -137,9 +137,8 @@ def _of_dataset(dataset: ds.Dataset, name: str, size: int = 0) -> Scan:
             total += fragment.count_rows()
         except (pa.ArrowException, OSError) as error:
             raise file_error(path, "Parquet" if path != name else "data", error) from error
-        if first is None:
-            first = path
-        _same_columns(found, schema, path, first)
+        first = first or (path, found)
+        _same_columns(found, path, *first[::-1])
 
     def batches() -> Iterator[pa.RecordBatch]:
         for fragment in fragments:
@@ -157,15 +156,18 @@ def _of_dataset(dataset: ds.Dataset, name: str, size: int = 0) -> Scan:
     return Scan(name, schema, total, size, batches)
 
 
-def _same_columns(found: pa.Schema, wanted: pa.Schema, path: str, first: str) -> None:
+def _same_columns(found: pa.Schema, path: str, wanted: pa.Schema, first: str) -> None:
+    if found.equals(wanted):
+        return
+    for one, other, has, lacks in ((found, wanted, path, first), (wanted, found, first, path)):
+        extra = next((name for name in one.names if name not in other.names), None)
+        if extra is not None:
+            raise ValueError(f"{has!r} has a column {extra!r} that {lacks!r} has not: {_ALIKE}")
     for field in found:
-        position = wanted.get_field_index(field.name)
-        if position < 0:
-            raise ValueError(f"{path!r} has a column {field.name!r} that {first!r} has not: {_ALIKE}")
-        if wanted.field(position).type != field.type:
+        kind = wanted.field(field.name).type
+        if kind != field.type:
             raise ValueError(
-                f"{path!r}: column {field.name!r} is {field.type}, and {wanted.field(position).type} in "
-                f"{first!r}: {_ALIKE}"
+                f"{path!r}: column {field.name!r} is {field.type}, and {kind} in {first!r}: {_ALIKE}"
             )
 
 

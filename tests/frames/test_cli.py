@@ -183,8 +183,10 @@ def test_everything_about_a_run_is_an_option(aio_sandbox_env: Sandbox, table: Pa
     from aio_provider.cli_generate import generate as command
     from aio_provider.frames.calls import generate
 
-    # Rows and mapping are FILE, KIND, -c, -t and -p; a key in a command line would be in its history.
+    # Rows and mapping are FILE, KIND, -c, -t and -p; a key in a command line would be in its history; a
+    # command has no callback: it logs.
     elsewhere = {"source", "kind", "params", "fields", "progress", "gallery", "api_key"}
+    elsewhere |= {"on_budget_event"}
     options = {parameter.name for parameter in command.params}
     assert set(inspect.signature(generate).parameters) - elsewhere <= options
 

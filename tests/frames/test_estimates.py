@@ -146,11 +146,11 @@ def test_a_range_is_narrowed_by_charges_for_the_same_settings(tmp_path: Path) ->
 
 def test_a_price_that_has_changed_is_corrected_and_reported(tmp_path: Path) -> None:
     book, frame = tmp_path / "l.sqlite", pd.DataFrame({"caption": ["a lamp"]})
-    _charge(book, GenerationRequest.image("x"), [5, 5, 7, 7, 7, 7], LIVE)
+    _charge(book, GenerationRequest.image("a cat"), [5, 5, 7, 7, 7, 7], LIVE)
     before = aio.estimate(frame, "image", prompt="caption", ledger=book)
     assert (before.total.likely, before.total.source) == (5, "published")  # one of the last five was 5
     assert before.drift == ("flux-2 was charged 27% more than estimated (38 instead of 30 credits, 6 jobs)",)
-    _charge(book, GenerationRequest.image("y"), [7], LIVE)
+    _charge(book, GenerationRequest.image("a dog"), [7], LIVE)
     after = aio.estimate(frame, "image", prompt="caption", ledger=book)
     assert (after.low, after.likely, after.high) == (7, 7, 7)
     assert after.total.note == "published 5; the last 5 charges were 7"
