@@ -40,7 +40,7 @@ def test_two_processes_with_the_same_rows(shared: str, tmp_path: Path) -> None:
             if child == 0:
                 # The second comes from the other end, so that they meet in the middle.
                 mine = rows if name == "one" else rows.iloc[::-1]
-                victim.run(mine, "image", tmp_path / f"{name}.parquet", environment, None)
+                victim.run(mine, "image", tmp_path / f"{name}.parquet", environment)
             children.append(child)
         assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
         sent = sandbox.submissions

@@ -46,7 +46,12 @@ class Trap:
 
 
 def run(
-    rows: pd.DataFrame, kind: str, path: Path, environment: dict[str, str], trap: Trap | None, in_air: mmap
+    rows: pd.DataFrame,
+    kind: str,
+    path: Path,
+    environment: dict[str, str],
+    trap: Trap | None = None,
+    in_air: mmap | None = None,
 ) -> None:
     """Make everything for ``rows``; does not return. Exit status 0: done, 1: an error, on stderr.
 
@@ -55,7 +60,8 @@ def run(
     status = 1
     try:
         os.environ.update(environment)
-        _count(in_air)
+        if in_air is not None:
+            _count(in_air)
         if trap is not None:
             _set(trap)
         with warnings.catch_warnings():
