@@ -144,6 +144,8 @@ def _keep_stray(conn: Connection, key: str, task_id: str, owner: str | None, now
         "state": sa.literal(JobState.ACCEPTED.value),
         "service_task_id": sa.literal(task_id),
         "owner": sa.literal(owner, sa.String()),
+        # of a job that counts as never sent by now; its credits belong to some month
+        "intended_at": sa.func.coalesce(jobs.c.intended_at, sa.literal(now, jobs.c.intended_at.type)),
         "accepted_at": sa.literal(now, jobs.c.accepted_at.type),
         "updated_at": sa.literal(now, jobs.c.updated_at.type),
         **dict.fromkeys(
