@@ -126,7 +126,7 @@ def wave_size(
     tasks which will be done by then, half of them at most.
 
     :param room: requests that may go at once, now.
-    :param latency: seconds that a task is likely to take.
+    :param latency: seconds that a task is likely to take; infinite where nothing is polled.
     :param most: tasks in flight at once.
     """
     flights = list(in_flight)
@@ -253,7 +253,7 @@ class Waves:
             if not self._fits(amount):
                 if self._limit.reserved:
                     return False  # what is in flight may turn out cheaper
-                self._tally.over_limit += 1
+                self._tally.over_limit += place >= wave.counted
                 return True
             self._limit.reserved += amount
             chosen.append(_Chosen(place, job, entry, amount))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -193,9 +194,9 @@ class BatchRun:
         return wave
 
     def _latency(self) -> float:
-        """Seconds that a task is likely to take, by the catalog; a chat is answered at once."""
-        if self.kind == "chat":
-            return 0.0
+        """Seconds that a task is likely to take, by the catalog."""
+        if self.kind == "chat":  # answered at once: nothing is polled, and no request kept back for it
+            return math.inf
         from aio_provider.api.catalog import load_catalog
 
         latency = load_catalog().latency(self.kind, None)
