@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 KEY = "aio_benchmark"
+URL = "https://files.example/{}.png"
 BASE_URL = "http://127.0.0.1:9/api/v1"
 
 
@@ -97,8 +98,8 @@ def instant() -> None:
 
 def done(task_id: str) -> dict[str, Any]:
     """The answer to a poll."""
-    urls = [f"https://files.example/{task_id}.png"]
-    return {"task_id": task_id, "status": "SUCCESS", "consumed_credits": 5, "response": urls}
+    found = [URL.format(task_id)]
+    return {"task_id": task_id, "status": "SUCCESS", "consumed_credits": 5, "response": found}
 
 
 # -- what runs in a process of its own
@@ -142,9 +143,8 @@ def fill(folder: Path, rows: int) -> dict[str, float]:
             keys = [job.key for job in some]
             ledger.intend(keys, owner="benchmark")
             ledger.accept([(key, f"n{key[:12]}") for key in keys], owner="benchmark")
-            url = "https://files.example/{}.png"
             ledger.finish(
-                Finished(key, JobState.SUCCEEDED, (url.format(key[:12]),), credits=5.0, task_id=f"n{key[:12]}")
+                Finished(key, JobState.SUCCEEDED, (URL.format(key),), credits=5.0, task_id=f"n{key[:12]}")
                 for key in keys
             )
     shutil.rmtree(folder / "nothing")
@@ -208,7 +208,8 @@ def measured(step: str, folder: Path, rows: int, *more: str) -> dict[str, float]
     command = [sys.executable, __file__, "--step", step, "--folder", str(folder), "--rows", str(rows), *more]
     found: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     speed = rows / found["seconds"]
-    print(f"  {step:8}{rows:>10,} rows{found['seconds']:>9.1f} s{speed:>10,.0f} rows/s{found['mb']:>8.0f} MB peak")
+    took = f"{rows:>10,} rows{found['seconds']:>9.1f} s{speed:>10,.0f} rows/s"
+    print(f"  {step:8}{took}{found['mb']:>8.0f} MB peak", flush=True)
     return found
 
 

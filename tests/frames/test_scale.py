@@ -1,4 +1,4 @@
-"""Memory does not grow with rows. The whole of it, a million rows through the engine: ``benchmarks/scale.py``."""
+"""Memory does not grow with rows. A million of them, through the engine, is in ``benchmarks/scale.py``."""
 
 from __future__ import annotations
 

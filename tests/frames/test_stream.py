@@ -275,8 +275,9 @@ def test_a_killed_run_leaves_parts_that_can_be_read_and_the_next_completes_it(
     os.kill(script.pid, signal_number)
     script.communicate(timeout=60)
     assert script.returncode == -signal_number
-    left = pd.read_parquet(parts)
-    assert len(left) >= 10 and output == "out" or not out.exists()
+    # Ctrl-C had the time to put the file together, with rows that were not submitted
+    assert signal_number == signal.SIGINT or output == "out" or not out.exists()
+    assert len(pd.read_parquet(out if out.exists() else parts)) >= 10
     completed = stream(source, out, requests_per_minute=600)
     unknown = completed.report.statuses.get("unknown", 0)  # in the air when it was killed
     assert completed.report.statuses.get("succeeded", 0) == ROWS - unknown
