@@ -90,7 +90,7 @@ def _apply(rule: Mapping[str, Any], rules: Mapping[str, Any], values: Mapping[st
     fixed = rule.get("credits")
     low, likely, high = rule.get("min", fixed), rule.get("likely", fixed), rule.get("max", fixed)
     per = rule.get("likely_per")
-    if per:
+    if per and _is_number(values.get(per["field"])):
         guess = per["credits"] * values[per["field"]]
         likely = min(max(guess, low), high)
     each = _count(rules.get("times"), values)
@@ -104,7 +104,8 @@ def _apply(rule: Mapping[str, Any], rules: Mapping[str, Any], values: Mapping[st
 
 
 def _count(field: str | None, values: Mapping[str, Any]) -> float:
-    return values.get(field, 1) if field else 1
+    count = values.get(field, 1) if field else 1
+    return count if _is_number(count) else 1
 
 
 def _per_thousand(rules: Mapping[str, Any], params: Mapping[str, Any]) -> CreditRange:
@@ -120,6 +121,12 @@ def _per_thousand(rules: Mapping[str, Any], params: Mapping[str, Any]) -> Credit
 
 
 def _characters(params: Mapping[str, Any]) -> int:
-    return sum(len(line.get("text", "")) for line in params.get("dialogue", ())) or len(
-        params.get("text", "")
-    )
+    lines = params.get("dialogue")
+    if isinstance(lines, list | tuple) and lines:
+        return sum(len(str(line.get("text", ""))) for line in lines if isinstance(line, Mapping))
+    return len(str(params.get("text", "")))
+
+
+def _is_number(value: object) -> bool:
+    """Whether it can be counted with: a request that was not checked may hold anything."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
