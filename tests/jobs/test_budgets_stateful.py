@@ -37,8 +37,11 @@ class BudgetMachine(RuleBasedStateMachine):
         self.ledger = Ledger.open(":memory:", clock=self.clock, lease_seconds=60)
         self.tasks = 0
 
-    @initialize(total=st.sampled_from([30.0, 1300.0, 2600.0]), dag=st.sampled_from([0.0, 12.0, 1250.0]))
+    @initialize(total=st.sampled_from([12.0, 50.0, 1300.0]), dag=st.sampled_from([0.0, 18.0, 1250.0]))
     def budgets(self, total: float, dag: float) -> None:
+        self.ledger.plan(
+            [Job(key, GenerationRequest.image("a lamp"), {"dag_id": "x"}) for key in "abc"], owner="p1"
+        )
         self.ledger.set_budget("total", credits=total)
         self.ledger.set_budget("dag", "x", credits=dag, month=None)
 
