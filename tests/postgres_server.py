@@ -34,7 +34,7 @@ def schema() -> Iterator[str]:
 
 @contextmanager
 def database() -> Iterator[str]:
-    """The URL of an empty database on that server, for what needs one to itself (Airflow); dropped at the end.
+    """The URL of an empty database on that server, for what needs one to itself; dropped at the end.
 
     Skips and fails as :func:`schema` does.
     """
