@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from aio_provider.api.errors import TaskTimeoutError
 from aio_provider.jobs.ledger import JobState
+from aio_provider.triggers.events import FATAL, PASSING
 
 if TYPE_CHECKING:
     from aio_provider.frames.report import Report
@@ -114,6 +115,18 @@ def raise_for_result(
         raise TaskTimeoutError(
             f"{result['pending']:,} of {result['rows']:,} rows had not ended at their deadline. A retry, or "
             f"clearing this task, waits for them again and pays nothing. {where}"
+        )
+
+
+def raise_for_event(event: Mapping[str, Any]) -> None:
+    """Fail on what concerns every task; its outcomes so far are on record."""
+    if event["status"] == FATAL:
+        raise AirflowFailException(
+            f"{event['error']} What is in flight stays on record: clear this task once that is mended."
+        )
+    if event["status"] == PASSING:
+        raise AirflowException(
+            f"{event['error']} What is in flight stays on record: a retry goes on waiting and pays nothing."
         )
 
 

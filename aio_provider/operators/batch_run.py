@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from aio_provider.api.client import AsyncAioClient
 from aio_provider.hooks.aio import AioHook, budget_of, client_arguments
 from aio_provider.jobs.budget import CreditLimit
+from aio_provider.jobs.flights import MINUTE, Flight, Tally, wave_size
 from aio_provider.jobs.job import DEADLINES
 from aio_provider.jobs.ledger import AsyncLedger, JobState, Ledger, LedgerStateError
 from aio_provider.jobs.submission import Submitter
-from aio_provider.jobs.waves import MINUTE, Flight, Keeper, Tally, Wave, Waves, wave_size
+from aio_provider.jobs.waves import Keeper, Wave, Waves
 from aio_provider.operators.ledger_record import finished
 from aio_provider.triggers.aio import AioBatchTrigger
 

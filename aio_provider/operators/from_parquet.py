@@ -23,7 +23,6 @@ from aio_provider.operators.base import DEFERRAL_MARGIN, at_least_zero, one_of, 
 from aio_provider.operators.batch_files import airflow_storage, output_of, plain_url
 from aio_provider.operators.recording import BudgetCallback, budget_callback, labels_of, place_of
 from aio_provider.triggers.batch import AioBatchTrigger
-from aio_provider.triggers.events import FATAL, PASSING
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -196,6 +195,8 @@ class AioGenerateFromParquetOperator(BaseOperator):
     # -- the steps ---------------------------------------------------------------------------------------
 
     def _run(self, context: Context, state: State, event: dict[str, Any] | None) -> dict[str, Any]:
+        from aio_provider.operators.batch_result import raise_for_event
+
         with airflow_storage(self.input_path, self.output_path), self._open_ledger(context) as ledger:
             batch = self._batch(context)
             run = self._batch_run(context, batch, ledger, state, first=event is None)
@@ -203,7 +204,7 @@ class AioGenerateFromParquetOperator(BaseOperator):
                 if event is not None:
                     run.take(event)
                     self._show(context, state)
-                    _raise_for(event)
+                    raise_for_event(event)
                 trigger = self._advance(run)
                 self._in_flight = len(state.flights)
                 if trigger is None:
@@ -351,18 +352,6 @@ class AioGenerateFromParquetOperator(BaseOperator):
         if most is None or not isinstance(most, float):
             return most
         return None if rows is None else most * rows
-
-
-def _raise_for(event: Mapping[str, Any]) -> None:
-    """Fail on what concerns every task; its outcomes so far are on record."""
-    if event["status"] == FATAL:
-        raise AirflowFailException(
-            f"{event['error']} What is in flight stays on record: clear this task once that is mended."
-        )
-    if event["status"] == PASSING:
-        raise AirflowException(
-            f"{event['error']} What is in flight stays on record: a retry goes on waiting and pays nothing."
-        )
 
 
 def _expressions(fields: object) -> dict[str, Any]:

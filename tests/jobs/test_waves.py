@@ -15,11 +15,12 @@ from aio_provider.api.client import AsyncAioClient
 from aio_provider.api.errors import AuthenticationError, InsufficientCreditsError
 from aio_provider.api.requests import GenerationRequest
 from aio_provider.jobs.budget import CreditLimit
+from aio_provider.jobs.flights import Flight, Tally, wave_size
 from aio_provider.jobs.job import Job, jobs_for
 from aio_provider.jobs.ledger import AsyncLedger, Finished, JobState, Ledger
 from aio_provider.jobs.pacing import MemoryRateBudget
 from aio_provider.jobs.submission import Submitter
-from aio_provider.jobs.waves import Flight, Tally, Waves, wave_size
+from aio_provider.jobs.waves import Waves
 from aio_provider.sandbox import Sandbox
 
 
