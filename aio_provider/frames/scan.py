@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from aio_provider.frames.files import Files, file_error, find_files, read_csv, read_json_lines
 
@@ -126,34 +127,58 @@ def _of_files(files: Files) -> Scan:
 
 def _of_dataset(dataset: ds.Dataset, name: str, size: int = 0) -> Scan:
     """A dataset, a file after the other and a few rows of one at a time."""
+    if not isinstance(dataset, ds.FileSystemDataset) or dataset._scan_options:
+        return _of_scanner(dataset, name)
     schema = dataset.schema
     first: tuple[str, pa.Schema] | None = None
     total = 0
     fragments = list(dataset.get_fragments())
     for fragment in fragments:
-        path = getattr(fragment, "path", name)
         try:
             found = fragment.physical_schema
             total += fragment.count_rows()
         except (pa.ArrowException, OSError) as error:
-            raise file_error(path, "Parquet" if path != name else "data", error) from error
-        first = first or (path, found)
-        _same_columns(found, path, *first[::-1])
+            raise file_error(fragment.path, "Parquet", error) from error
+        first = first or (fragment.path, found)
+        _same_columns(found, fragment.path, *first[::-1])
 
     def batches() -> Iterator[pa.RecordBatch]:
         for fragment in fragments:
             try:
-                yield from fragment.to_batches(
-                    schema=schema,
-                    batch_size=_ROWS,
-                    batch_readahead=1,
-                    fragment_readahead=1,
-                    use_threads=False,
-                )
+                yield from _rows_of(fragment, schema)
             except (pa.ArrowException, OSError) as error:
-                raise file_error(getattr(fragment, "path", name), "data", error) from error
+                raise file_error(fragment.path, "data", error) from error
 
     return Scan(name, schema, total, size, batches)
+
+
+def _rows_of(fragment: Any, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """A file's rows with the columns that its folders name."""
+    if not isinstance(fragment, ds.ParquetFileFragment):
+        yield from fragment.to_batches(schema=schema, batch_size=_ROWS, batch_readahead=1, use_threads=False)
+        return
+    folders = ds.get_partition_keys(fragment.partition_expression)
+    # not the dataset's own scanner: it holds a large row group whole, and files of one row group are common
+    with fragment.open() as opened:
+        file = pq.ParquetFile(opened, pre_buffer=False, buffer_size=1 << 20)
+        groups = [group.id for group in fragment.row_groups]
+        for batch in file.iter_batches(_ROWS, row_groups=groups, use_threads=False):
+            columns = [
+                batch.column(field.name)
+                if field.name in batch.schema.names
+                else pa.repeat(pa.scalar(folders.get(field.name), field.type), len(batch))
+                for field in schema
+            ]
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _of_scanner(dataset: ds.Dataset, name: str) -> Scan:
+    """A dataset that is not simply files: filtered, in memory, or of several."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from dataset.to_batches(batch_size=_ROWS, batch_readahead=1, fragment_readahead=1)
+
+    return Scan(name, dataset.schema, dataset.count_rows(), 0, batches)
 
 
 def _same_columns(found: pa.Schema, path: str, wanted: pa.Schema, first: str) -> None:

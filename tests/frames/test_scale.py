@@ -28,4 +28,4 @@ def peak(folder: Path, rows: int) -> int:
 
 
 def test_five_times_the_rows_take_no_more_memory(tmp_path: Path) -> None:
-    assert peak(tmp_path, 75_000) < 1.1 * peak(tmp_path, 15_000)
+    assert peak(tmp_path, 100_000) < 1.1 * peak(tmp_path, 20_000)

@@ -122,6 +122,7 @@ def test_every_source_gives_the_same_jobs(aio_sandbox_env: Sandbox, source: Path
         "csv": tmp_path / "in.csv",
         "jsonl": tmp_path / "in.jsonl",
         "a dataset": ds.dataset(several),
+        "a filtered dataset": ds.dataset(several).filter(ds.field("sku") != "none"),
         "hive": hive,
         "frames": iter([rows(12), rows(13, start=12)]),
         "batches": iter(table.to_batches(max_chunksize=7)),
