@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: rows of a list of bars; the rest is summed up in one line
 _MOST = 12
+#: rows of the table that was asked for; a browser has trouble with a hundred thousand
+_ROWS = 1000
 #: longer periods are drawn by month
 _DAYS = 100
 _TITLES = {"latency_median": "median", "latency_p95": "p95", "estimate_error": "est. error"}
@@ -261,11 +263,13 @@ def _asked(report: Report) -> str:
         + "".join(f"<td class=name>{escape(text(n, row[n]))}</td>" for n in by)
         + "".join(f"<td>{text(n, row[n])}</td>" for n in names)
         + "</tr>"
-        for row in frame.to_dict("records")
+        for row in frame.head(_ROWS).to_dict("records")
     )
+    left = len(frame) - _ROWS
+    more = f"<p class=soft>and {left:,} more rows: a CSV or Parquet file has them all</p>" if left > 0 else ""
     return (
         f"<section><h2>By {escape(', '.join(by))}</h2><div class=wide><table class=figures><thead>"
-        f"<tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>"
+        f"<tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{more}</section>"
     )
 
 

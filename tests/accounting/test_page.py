@@ -80,6 +80,12 @@ def test_any_number_of_models(book: Ledger, rows: int) -> None:
     assert ("54 other models" in page) == (rows == 60)
 
 
+def test_a_table_of_many_rows_is_cut_and_says_so(book: Ledger) -> None:
+    put(book, *(row(run_id=f"run-{n:05}") for n in range(1003)))
+    page = accounting.render(accounting.report(book, by="run"))
+    assert "and 3 more rows" in page and page.count("<td class=name>") == 1000
+
+
 def test_days_without_a_task_are_drawn_too_and_long_periods_by_month(book: Ledger) -> None:
     put(book, row(), row(sent=NOON - timedelta(days=9)))
     assert accounting.render(accounting.report(book)).count("<g><title>") == 10
