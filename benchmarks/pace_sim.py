@@ -117,6 +117,9 @@ class NoLedger(AsyncLedger):
     async def plan(self, jobs: Any, **_: Any) -> list[Entry]:
         return [Entry(job.key, job.request.fingerprint, JobState.PLANNED) for job in jobs]
 
+    async def durations(self, request: Any, scope: str) -> list[float]:
+        return []
+
     async def intend(self, key: Any) -> bool:
         return True
 

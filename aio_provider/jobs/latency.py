@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections import deque
+from collections.abc import Iterable
 from itertools import accumulate, pairwise
 
 _RATIO = 1.06
@@ -35,6 +36,8 @@ _SHIFT = 4
 _SHIFTS = range(-64, 65, _SHIFT)
 _DOUBTFUL = 3.0
 _UNLIKELY = 0.02
+#: a task on record was found done by this many times its latency, where that is within the published range
+_LATE = 3.0
 #: each observation counts this much of the one after it: a service changes
 _MEMORY = 0.99
 _KEPT = 300
@@ -57,6 +60,7 @@ class LatencyModel:
         self._seen: deque[list[float]] = deque(maxlen=_KEPT)  # [low, high, weight]
         self._waiting: dict[int, int] = {}  # bin -> tasks seen running at that age and not since
         self._stale = True
+        self._high = high
         self._inside = _published(low, high)
         self._inside_cdf = [0.0, *accumulate(self._inside)]
         self._evidence = [0.0] * len(_SHIFTS)
@@ -74,15 +78,28 @@ class LatencyModel:
     def ended(self, low: float, high: float) -> None:
         """A task was running at age ``low`` and done by age ``high``."""
         self.count += 1
-        # Where the published range had this less likely than a guess over all magnitudes, trust it less.
-        first, last = _bin(low) if low > 0 else 0, _bin(high)
+        self._seen.append([low, max(high, low), 1.0])
+        self._compare(_bin(low) if low > 0 else 0, _bin(high))
+        self._changed()
+
+    def recorded(self, durations: Iterable[float]) -> None:
+        """Tasks on record were found done at these ages, some of them late: they tell of a faster service.
+
+        Not of a slower one: where only a batch's end counted, tasks are found when all has been submitted.
+        """
+        for duration in durations:
+            if 0 < duration < self._high:  # clocks are set back
+                self._compare(_bin(duration / _LATE), _bin(duration))
+        self._changed()
+
+    def _compare(self, first: int, last: int) -> None:
+        """With the published range: how far to trust it, and by which factor it may be wrong."""
+        # Where it had this less likely than a guess over all magnitudes, trust it less.
         likely = sum(self._prior[first : last + 1]) / ((last + 1 - first) / _COUNT)
         self._trust = min(self._trust * max(likely, _DISMAY), 1.0)
-        self._seen.append([low, max(high, low), 1.0])
         for place, shift in enumerate(_SHIFTS):
             chance = self._below(last + 1 - shift) - self._below(first - shift)
             self._evidence[place] = _MEMORY * self._evidence[place] + math.log(max(chance, _UNLIKELY))
-        self._changed()
 
     def running(self, age: float, before: float | None) -> None:
         """A task is still running at ``age``; ``before`` is the age of its last such sighting."""
@@ -180,6 +197,9 @@ class LatencyModel:
         observed.extend((index, _COUNT - 1, float(number)) for index, number in self._waiting.items())
         faith = self._trust * _PRIOR_WEIGHT / (1.0 + self.count / _PRIOR_HALF)
         mass = self._prior
+        if not observed and self._trust < 1.0:  # only what is on record speaks against it
+            doubt = 0.95 * (1.0 - self._trust)
+            mass = [doubt * p + (1.0 - doubt) * q for p, q in zip(self._rescaled(), mass, strict=True)]
         if observed:
             # A start that rules nothing out, so that a published range that is wrong does no lasting harm.
             mass = [0.8 * p + 0.1 * q + 0.1 / _COUNT for p, q in zip(self._rescaled(), mass, strict=True)]

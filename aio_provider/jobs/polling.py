@@ -15,7 +15,7 @@ from __future__ import annotations
 import heapq
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -78,6 +78,7 @@ class _Group:
     size: int = 0
     scouted: int = 0
     path_found: bool = False
+    primed: bool = False
     sure_at: float = 0.0
     sure_version: int = -1
     misses_in_a_row: int = 0
@@ -244,6 +245,18 @@ class PollPlan:
             self._push(watch)
 
     # -- what was learned
+
+    def knows(self, kind: str, model: str | None) -> bool:
+        """Whether anything but the published range is known of a model."""
+        group = self._groups.get((kind, model))
+        return group is not None and (group.primed or group.latency.count > 0)
+
+    def prime(self, kind: str, model: str | None, durations: Iterable[float]) -> None:
+        """Begin with what is on record: seconds from acceptance until earlier tasks were found done."""
+        group = self._group(kind, model)
+        group.primed = True
+        group.latency.recorded(durations)
+        group.latency.refresh()
 
     def slowest(self, kind: str, model: str | None) -> float:
         """The latency that few tasks exceed, in seconds."""

@@ -331,7 +331,9 @@ class _Run:
                 return
             self._free -= len(chunk)
             fresh = self._open_all(chunk)
-            self._begin(fresh, await self._plan(fresh))
+            entries = await self._plan(fresh)
+            await self._prime(fresh.values())
+            self._begin(fresh, entries)
 
     def _open_all(self, chunk: list[Job]) -> dict[str, Open]:
         """Those jobs of a chunk that are not open yet; the others join the open one of their key."""
@@ -365,6 +367,13 @@ class _Run:
                     raise
                 self._hand_out([(opened, outcomes.failed(opened.job, error)) for opened in refused])
         return []
+
+    async def _prime(self, fresh: Iterable[Open]) -> None:
+        """Begin with the latencies on record of models that this plan knows nothing of yet."""
+        plan, scope = self._runner.plan, self._runner.client.base_url
+        for request in {(o.job.request.kind, o.job.request.model): o.job.request for o in fresh}.values():
+            if request.kind != "chat" and not plan.knows(request.kind, request.model):
+                plan.prime(request.kind, request.model, await self._ledger.durations(request, scope))
 
     def _begin(self, fresh: dict[str, Open], entries: list[Entry]) -> None:
         ended: list[tuple[Open, Outcome]] = []

@@ -47,6 +47,31 @@ def test_a_wrong_published_range_is_unlearned(factor: float) -> None:
     assert polls < 13
 
 
+def test_what_is_on_record_tells_of_a_faster_service() -> None:
+    model, draws = LatencyModel(60, 180), random.Random(3)
+    model.recorded(draws.uniform(6, 18) * draws.uniform(1, 1.3) for _ in range(20))
+    model.refresh()
+    assert 6 < model.quantile(0.5) < 30 and model.quantile(0.9) < 40
+    assert model.count == 0, "not this process's own observations"
+
+
+@pytest.mark.parametrize("durations", [[], [-3600.0, 0.0], [170.0], [600.0] * 20])
+def test_a_record_that_may_only_have_been_found_late_changes_nothing(durations: list[float]) -> None:
+    """A clock that was set back; a single task; a batch of which only the end counted."""
+    model = LatencyModel(60, 180)
+    model.recorded(durations)
+    model.refresh()
+    assert model.quantile(0.5) == pytest.approx(120, rel=0.1)
+
+
+def test_a_plan_is_primed_once() -> None:
+    plan = PollPlan(lambda kind, model: (60.0, 180.0))
+    assert not plan.knows("video", "kling-3")
+    plan.prime("video", "kling-3", [10.0] * 10)
+    assert plan.knows("video", "kling-3") and not plan.knows("video", None)
+    assert plan.slowest("video", "kling-3") < 90
+
+
 def test_polls_that_found_nothing_teach_too() -> None:
     model = LatencyModel(3, 8)
     for _ in range(8):

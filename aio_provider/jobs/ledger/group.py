@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import Connection
 
-from aio_provider.jobs.ledger import verbs
+from aio_provider.jobs.ledger import reading, verbs
 from aio_provider.jobs.ledger.book import Ledger, claim, held_item, unrecorded
 from aio_provider.jobs.ledger.errors import JobConflictError, LedgerError, LedgerUnavailableError
 from aio_provider.jobs.ledger.model import Entry, Finished
@@ -26,6 +26,7 @@ from aio_provider.jobs.ledger.owners import new_owner
 from aio_provider.jobs.ledger.planning import OnUnknown, Policy, plan
 
 if TYPE_CHECKING:
+    from aio_provider.api.requests import GenerationRequest
     from aio_provider.jobs.job import Job
     from aio_provider.jobs.ledger.budgets import BudgetEvent
 
@@ -115,6 +116,11 @@ class AsyncLedger:
         found: dict[str, Entry] = await self._call("get", list(keys))
         return found
 
+    async def durations(self, request: GenerationRequest, scope: str) -> list[float]:
+        """See :func:`.reading.durations`."""
+        found: list[float] = await self._call("durations", (request, scope))
+        return found
+
     async def intend(self, key: str | Entry) -> bool:
         """Whether this job is ours to submit now; if so, that is on record. See :meth:`.Ledger.intend`.
 
@@ -199,8 +205,8 @@ class AsyncLedger:
         for policy in dict.fromkeys(call.item[0] for call in plans):
             self._guard([call for call in plans if call.item[0] == policy], self._plans)
         for call in batch:
-            if call.verb == "get":
-                self._guard([call], self._get)
+            if call.verb in ("get", "durations"):
+                self._guard([call], self._read)
         self._track(steps)
         self._deliver(batch)
 
@@ -268,9 +274,12 @@ class AsyncLedger:
         for call in calls:
             call.answer = [next(entries) for _ in call.item[1]]
 
-    def _get(self, calls: Sequence[_Call]) -> None:
+    def _read(self, calls: Sequence[_Call]) -> None:
         for call in calls:
-            call.answer = self.ledger.get(call.item)
+            if call.verb == "get":
+                call.answer = self.ledger.get(call.item)
+            else:
+                call.answer = reading.durations(self.ledger.store, *call.item)
 
     def _track(self, steps: Sequence[_Call]) -> None:
         """Remember which intents are open, for their leases."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from aio_provider.api.prices import price_key
+from aio_provider.jobs.job import service_scope
 from aio_provider.jobs.ledger.model import Entry, JobState
 from aio_provider.jobs.ledger.schema import LABEL_COLUMNS, PAST, PRESENT, entry_of, jobs
 from aio_provider.jobs.ledger.store import Store
+
+if TYPE_CHECKING:
+    from aio_provider.api.requests import GenerationRequest
 
 _PAGE = 1000
 
@@ -77,6 +82,32 @@ def counts_by_service(
         for scope, state, count, total in conn.execute(query.group_by(*columns)):
             found.setdefault(scope, {})[JobState(state)] = (int(count), float(total))
     return found
+
+
+def durations(store: Store, request: GenerationRequest, scope: str, limit: int = 20) -> list[float]:
+    """Seconds from acceptance until success was found, of the last jobs with this model and such settings.
+
+    Settings as far as they decide the price: they also decide how long it takes, and the index of prices
+    finds the rows, however many there are.
+
+    :param scope: base URL of the service.
+    """
+    query = (
+        sa.select(jobs.c.accepted_at, jobs.c.finished_at)
+        .where(
+            jobs.c.scope == service_scope(scope),
+            jobs.c.kind == request.kind,
+            jobs.c.model.is_(None) if request.model is None else jobs.c.model == request.model,
+            jobs.c.price_key == price_key(request),
+            # Written out, not bound: only then may SQLite use the index over these rows alone.
+            sa.text("state = 'succeeded' AND credits IS NOT NULL"),
+        )
+        .order_by(jobs.c.finished_at.desc())
+        .limit(limit)
+    )
+    with store.read() as conn:
+        rows = conn.execute(query).all()
+    return [(done - begun).total_seconds() for begun, done in rows if begun is not None and done is not None]
 
 
 def _filter(query: Any, table: sa.Table, wanted: Wanted) -> Any:
