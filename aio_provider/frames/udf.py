@@ -36,7 +36,9 @@ _NOT_HERE = {
     "max_rows_per_part": "the engine writes the result",
     "progress": "workers have nobody to show it to",
     "gallery": "workers have nobody to show it to",
-    "max_credits": "each batch would count for itself; limit the rows instead",
+    "max_credits": "each batch would count for itself; set a budget in the ledger that the workers share "
+    "(`aio budget set CREDITS --team NAME`) and pass labels={'team': NAME}",
+    "on_budget_event": "it would be called on whichever worker; the ledger keeps the events",
     "api_key": "it would travel with the plan of the job; set AIO_API_KEY on the workers",
 }
 _SPARK = {"status": "string", "urls": "array<string>", "credits": "double"}
