@@ -88,7 +88,8 @@ class AioAccessor:
         """See :func:`aio_provider.download`."""
         from aio_provider.frames.downloads import download
 
-        return download(self._frame, folder, **arguments)
+        out: pd.DataFrame = download(self._frame, folder, **arguments)
+        return out
 
 
 def register() -> None:

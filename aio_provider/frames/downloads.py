@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Any, Final, overload
 from urllib.parse import urlsplit
 
 import fsspec
@@ -21,7 +21,9 @@ from aio_provider.api.errors import AioError, AuthenticationError, Configuration
 from aio_provider.frames.accessor import register
 from aio_provider.frames.arguments import check_settings
 from aio_provider.frames.columns import plain
-from aio_provider.frames.progress import Snapshot, make_view
+from aio_provider.frames.progress import View, make_view
+from aio_provider.frames.result import StreamResult
+from aio_provider.frames.rewriting import ARROW, Downloads, Rewriting
 from aio_provider.frames.schema import DEFAULT_PREFIX
 from aio_provider.jobs.download import MAX_BYTES
 from aio_provider.jobs.download import download as fetch
@@ -38,10 +40,17 @@ COLUMNS: Final = {
 _ENDINGS = {"video": ".mp4", "remove_video_background": ".mp4", "music": ".mp3", "speech": ".mp3"}
 
 
+@overload
+def download(source: pd.DataFrame, folder: str | os.PathLike[str], **arguments: Any) -> pd.DataFrame: ...
+@overload
 def download(
-    frame: pd.DataFrame,
+    source: str | os.PathLike[str] | StreamResult, folder: str | os.PathLike[str], **arguments: Any
+) -> Downloads: ...
+def download(  # type: ignore[misc]  # the arguments are those below, for each of the two
+    source: pd.DataFrame | str | os.PathLike[str] | StreamResult,
     folder: str | os.PathLike[str],
     *,
+    output: str | os.PathLike[str] | None = None,
     names: Hashable | None = None,
     overwrite: bool = False,
     prefix: str = DEFAULT_PREFIX,
@@ -51,13 +60,19 @@ def download(
     progress: bool | None = None,
     api_key: str | None = None,
     base_url: str | None = None,
-) -> pd.DataFrame:
-    """Fetch every result of a frame that :func:`aio_provider.generate` gave, and say where the files are.
+) -> pd.DataFrame | Downloads:
+    """Fetch every result that :func:`aio_provider.generate` gave, and say where the files are.
+
+    A DataFrame in, a DataFrame out. A file or folder of rows, or what a streamed call gave, is gone through a
+    thousand rows at a time, and the rows with their files are written to ``output``.
 
     Each file is streamed and appears whole or not at all. A file that is there already, from a run cut short,
     is kept. A URL that has expired is asked for again at the service, which is free, where a key is set.
 
+    :param source: the DataFrame or :class:`~.result.StreamResult`, or the path, glob or URL of its Parquet.
     :param folder: a local folder (made if need be) or any fsspec URL, such as ``s3://bucket/pictures``.
+    :param output: the ``.parquet`` file for the rows of a streamed source; a DataFrame needs none. One that
+        is there is refused unless it is this same download's (a re-run), or ``overwrite``.
     :param names: a column to name the files by; each value must be there and occur once. By default a file is
         named by its task and number. With it, a file that is there is refused unless ``overwrite``.
     :param overwrite: fetch and replace what is there.
@@ -67,36 +82,60 @@ def download(
         when the service itself is on loopback (the sandbox).
     :param concurrency: files at once.
     :param progress: as in :func:`aio_provider.generate`.
-    :returns: the frame with ``aio_file`` (the first), ``aio_files``, ``aio_bytes`` (together), ``aio_sha256``
-        (one for each of ``aio_files``) and ``aio_file_error``. A file that cannot be had is an error in its
-        row only.
+    :returns: for a DataFrame, the frame with ``aio_file`` (the first), ``aio_files``, ``aio_bytes``
+        (together), ``aio_sha256`` (one for each of ``aio_files``) and ``aio_file_error``. A file that cannot
+        be had is an error in its row only. For anything else, the figures.
     :raises ValueError: a frame without results, names that are null or not unique.
     :raises FileExistsError: see ``names``.
     :raises OSError: the folder cannot be written.
     """
     register()
-    rows = list(_rows(frame, names, prefix))
     if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
         raise ConfigurationError(f"concurrency={concurrency!r}; it must be a whole number above 0.")
-    settings = check_settings({"api_key": api_key, "base_url": base_url})
-    target = _Target(os.fspath(folder), Settings.from_env(**settings), max_bytes, allow_private)
-    if names is not None and not overwrite:
+    settings = Settings.from_env(**check_settings({"api_key": api_key, "base_url": base_url}))
+    where, refuse = os.fspath(folder), names is not None and not overwrite
+    if not isinstance(source, str | os.PathLike | StreamResult):
+        if output is not None:
+            raise ConfigurationError("output: for a streamed source; of a DataFrame, write what is returned.")
+        rows = list(_rows(source, names, prefix, {}))
+        target = _Target(where, settings, max_bytes, allow_private)
+        view = make_view(sum(bool(row.urls) for row in rows), "download", progress)
+        fetched = _fetch_all(target, rows, view, concurrency, refuse=refuse, overwrite=overwrite)
+        view.close()
+        return _with_files(source, fetched, prefix)
+    rewriting = Rewriting(source, output, [where, names, prefix], overwrite=overwrite)
+    target = _Target(where, settings, max_bytes, allow_private)
+    view = make_view(rewriting.total, "download", progress)
+    seen: dict[str, object] = {}
+    for frame in rewriting.frames():
+        rows = list(_rows(frame, names, prefix, seen))
+        fetched = _fetch_all(target, rows, view, concurrency, refuse=refuse, overwrite=overwrite)
+        rewriting.write(_with_files(frame, fetched, prefix), {prefix + name: ARROW[name] for name in COLUMNS})
+    view.close()
+    return rewriting.finish()
+
+
+def _fetch_all(
+    target: _Target, rows: list[_Row], view: View, concurrency: int, *, refuse: bool, overwrite: bool
+) -> list[_Fetched | None]:
+    """The rows' files, several at a time; None for rows that have none."""
+    if refuse:
         target.refuse_existing(rows)
-    view = make_view(sum(bool(row.urls) for row in rows), "download", progress)
-    results: dict[int, _Fetched] = {}
+    results: list[_Fetched | None] = [None] * len(rows)
     with ThreadPoolExecutor(max_workers=concurrency) as pool:
         waiting = {pool.submit(target.fetch_row, row, overwrite): row.position for row in rows if row.urls}
         try:
             for done in as_completed(waiting):
-                results[waiting[done]] = done.result()
-                failed = sum(one.error is not None for one in results.values())
-                view.state = Snapshot(view.state.total, len(results), failed, len(waiting) - len(results))
+                result = results[waiting[done]] = done.result()
+                state = view.state
+                view.state = replace(
+                    state, done=state.done + 1, failed=state.failed + (result.error is not None)
+                )
                 view.draw()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    view.close()
-    return _with_files(frame, [results.get(position) for position in range(len(frame))], prefix)
+    return results
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +230,9 @@ class _Target:
         return bool(self._fs.exists(path))
 
 
-def _rows(frame: pd.DataFrame, names: Hashable | None, prefix: str) -> Iterator[_Row]:
+def _rows(
+    frame: pd.DataFrame, names: Hashable | None, prefix: str, seen: dict[str, object]
+) -> Iterator[_Row]:
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(
             f"download takes the DataFrame that aio.generate returned, not {type(frame).__name__}."
@@ -206,7 +247,6 @@ def _rows(frame: pd.DataFrame, names: Hashable | None, prefix: str) -> Iterator[
     ending = _ENDINGS.get(str(frame.attrs.get("aio", {}).get("kind", "")), ".png")
     ids = [plain(value) for value in frame[f"{prefix}task_id"].tolist()]
     stems = ids if names is None else [plain(value) for value in frame[names].tolist()]
-    seen: dict[str, object] = {}
     for position, (cell, task_id, stem) in enumerate(zip(frame[f"{prefix}urls"], ids, stems, strict=True)):
         urls = tuple(plain(cell) or ())
         if not urls:
@@ -221,7 +261,8 @@ def _rows(frame: pd.DataFrame, names: Hashable | None, prefix: str) -> Iterator[
                 f"names: {seen[safe.casefold()]!r} and {stem!r} would both be named {safe!r}; "
                 "names must differ, in more than the case of letters."
             )
-        seen[safe.casefold()] = stem
+        if names is not None:
+            seen[safe.casefold()] = stem
         yield _Row(position, safe, urls, task_id, ending)
 
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 MAX_BYTES = 1_000_000_000
 _REDIRECTS = 5
 _CHUNK = 1 << 18
+#: what a host sends in place of a result, with a 200
+_PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
@@ -76,8 +78,9 @@ def download(
         in it.
     :param timeout: seconds for each wait on the network.
     :param retry: how often to try again what may pass (no connection, a cut answer, 429, 5xx).
-    :raises InvalidRequestError: the URL is not one that is fetched, its host's address is private, or the
-        file is larger than ``max_bytes``. ``field`` says which: ``url`` or ``max_bytes``.
+    :raises InvalidRequestError: the URL is not one that is fetched, its host's address is private, a web page
+        came instead of a file, or the file is larger than ``max_bytes``. ``field`` says which: ``url`` or
+        ``max_bytes``.
     :raises NotFoundError: 404 or 410: the result is gone.
     :raises AuthenticationError: 401 or 403: its URL has expired.
     :raises TransportError: the host cannot be reached, or broke off each time.
@@ -209,6 +212,12 @@ def _judge(response: httpx.Response, max_bytes: int) -> None:
     if status != 200:
         error: AioError = error_for(status, text="")
         raise type(error)(f"download from {response.url.host}: HTTP {response.status_code}", status=status)
+    media = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media in _PAGES:
+        raise InvalidRequestError(
+            f"url: {response.url.host} answered with {media}, a page and not a result; nothing was written",
+            field="url",
+        )
     length = response.headers.get("content-length", "")
     if length.isdigit() and int(length) > max_bytes:
         raise _too_large(int(length), max_bytes)

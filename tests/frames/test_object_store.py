@@ -125,9 +125,7 @@ def test_objects_of_others_are_never_touched(aio_sandbox_env: Sandbox, bucket: s
 
 
 def test_a_frame_to_an_object(aio_sandbox_env: Sandbox, bucket: str) -> None:
-    out = aio.generate(
-        frame(), "image", prompt="caption", output=f"{bucket}/frame.parquet", progress=False
-    )
+    out = aio.generate(frame(), "image", prompt="caption", output=f"{bucket}/frame.parquet", progress=False)
     found = pd.read_parquet(f"{bucket}/frame.parquet")
     assert found["aio_task_id"].tolist() == out["aio_task_id"].tolist()
     assert names(bucket) == ["frame.parquet"]
@@ -144,3 +142,23 @@ def test_results_are_downloaded_to_objects_and_kept(aio_sandbox_env: Sandbox, bu
     assert [fs.size(path) for path in saved["aio_file"]] == saved["aio_bytes"].tolist()
     with pytest.raises(FileExistsError):
         aio.download(out, f"{bucket}/pictures", names="sku", progress=False)
+
+
+def test_a_streamed_result_is_downloaded_a_part_at_a_time_and_run_again(
+    aio_sandbox_env: Sandbox, bucket: str
+) -> None:
+    frame().to_parquet(f"{bucket}/in.parquet", index=False)
+    result = stream(f"{bucket}/in.parquet", f"{bucket}/out/")
+    with pytest.raises(aio.ConfigurationError, match="output: not given"):
+        aio.download(result, f"{bucket}/pictures", progress=False)
+    pictures, saved_to = f"{bucket}/pictures", f"{bucket}/saved.parquet"
+    for _ in range(2):  # the second time every file is there
+        saved = aio.download(result, pictures, output=saved_to, progress=False)
+        assert (saved.rows, saved.saved, saved.failed) == (ROWS, ROWS, 0)
+    by_path = aio.download(f"{bucket}/out/", pictures, output=f"{bucket}/by-path.parquet", progress=False)
+    assert by_path.saved == ROWS
+    found = pd.read_parquet(saved_to)
+    assert found["sku"].tolist() == frame()["sku"].tolist()
+    assert len(names(f"{bucket}/pictures")) == ROWS and found["aio_bytes"].sum() == saved.bytes
+    with pytest.raises(FileExistsError, match="another call"):
+        aio.download(result, f"{bucket}/elsewhere", output=saved_to, progress=False)

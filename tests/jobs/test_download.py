@@ -105,6 +105,14 @@ def test_too_large(host: Host, tmp_path: Path, length: str) -> None:
     assert left(tmp_path) == ["a.png"] and (tmp_path / "a.png").read_text() == "before"
 
 
+@pytest.mark.parametrize("media", ["text/html; charset=utf-8", "application/xhtml+xml"])
+def test_a_page_is_no_result(host: Host, tmp_path: Path, media: str) -> None:
+    host.answers["/a.png"] = (200, {"Content-Type": media}, b"<h1>Sign in</h1>")
+    with pytest.raises(InvalidRequestError, match="a page and not a result"):
+        download(host.url("/a.png"), tmp_path / "a.png", allow_private=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_cut_off_leaves_nothing(host: Host, tmp_path: Path) -> None:
     host.answers["/a.png"] = (200, {"Content-Length": "20000"}, DATA)
     with pytest.raises(TransportError):
