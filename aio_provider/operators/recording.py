@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, context_merge
 
 from aio_provider.api.errors import BudgetExceededError
 from aio_provider.api.requests import GenerationRequest
@@ -35,8 +35,10 @@ def budget_callback(
     each = [callbacks] if callable(callbacks) else list(callbacks)
 
     def tell(event: BudgetEvent) -> None:
+        # Merged, not copied: reading all of a context asks the database, and warns of what is deprecated.
+        context_merge(context, {"aio_budget_event": event.to_dict()})
         for callback in each:
-            callback({**context, "aio_budget_event": event.to_dict()})
+            callback(context)
 
     return tell
 
