@@ -113,9 +113,8 @@ def main() -> None:
                 frame = accounting.credits(ledger, by)
                 times.append(time.perf_counter() - started)
                 work.append(time.process_time() - cpu)
-            print(
-                f"by {', '.join(by) or 'nothing':<18} {len(frame):>8,} groups {min(times):>7.2f} s, {min(work):.2f} s of CPU"
-            )
+            groups = f"by {', '.join(by) or 'nothing':<18} {len(frame):>8,} groups"
+            print(f"{groups} {min(times):>7.2f} s, {min(work):.2f} s of CPU")
         if not ledger.is_shared:
             with ledger.store.read() as conn:
                 started = time.perf_counter()
