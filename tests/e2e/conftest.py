@@ -15,6 +15,7 @@ import pytest
 from airflow_stack import AirflowStack, StackError
 
 from aio_provider.sandbox import ManualClock, Sandbox, Submission
+from tests.e2e.limited_auth import ANALYST
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -108,6 +109,10 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
                 for record, extra in (("STORE", {}), ("LEDGER", {"ledger_url": str(ledger)}))
             },
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            # Airflow's simple login, with a user who may read one DAG only.
+            "AIRFLOW__CORE__AUTH_MANAGER": "tests.e2e.limited_auth.LimitedAuthManager",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"admin:admin,{ANALYST}:viewer",
+            "PYTHONPATH": str(ROOT),
             # Trigger rows in plain text, so that a search for the key reads them.
             "AIRFLOW__CORE__FERNET_KEY": "",
             # Ledger files that nobody named belong to this run, not to whoever runs the tests.
