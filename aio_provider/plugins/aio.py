@@ -19,15 +19,15 @@ log = logging.getLogger(__name__)
 PREFIX = "/aio-credits"
 
 _ICON = (
-    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24" fill="none" stroke="{colour}" '
-    'stroke-width="1.8" stroke-linecap="round" stroke-linejoin="round"><ellipse cx="9" cy="6.5" rx="6" '
-    'ry="2.8"/><path d="M3 6.5v5c0 1.5 2.7 2.8 6 2.8M3 11.5v5c0 1.5 2.7 2.8 6 2.8M15 6.5v2.2"/>'
-    '<circle cx="16.5" cy="15.5" r="5"/><path d="M16.5 13v5M14.8 15.5h3.4"/></svg>'
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24" fill="{fill}" stroke="{line}" '
+    'stroke-width="1.7" stroke-linejoin="round"><path d="M3 6.5v11c0 1.7 3.1 3 7 3s7-1.3 7-3v-11z"/>'
+    '<path d="M3 12c0 1.7 3.1 3 7 3s7-1.3 7-3" fill="none"/><ellipse cx="10" cy="6.5" rx="7" ry="3"/>'
+    '<circle cx="17" cy="16.5" r="5"/><path d="M17 14v5M14.5 16.5h5" stroke-linecap="round"/></svg>'
 )
 
 
-def _icon(colour: str) -> str:
-    return f"data:image/svg+xml,{quote(_ICON.format(colour=colour))}"
+def _icon(line: str, fill: str) -> str:
+    return f"data:image/svg+xml,{quote(_ICON.format(line=line, fill=fill))}"
 
 
 class AioPlugin(AirflowPlugin):
@@ -41,8 +41,8 @@ class AioPlugin(AirflowPlugin):
             "href": f"{PREFIX.strip('/')}/",
             "url_route": "credits",
             "destination": "nav",
-            "icon": _icon("#3f3f46"),
-            "icon_dark_mode": _icon("#e4e4e7"),
+            "icon": _icon("#33415c", "#ffffff"),
+            "icon_dark_mode": _icon("#e4e4e7", "#27272a"),
         }
     ]
 

@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 _STYLE = """
 form.ask{display:flex;flex-wrap:wrap;align-items:flex-end;gap:10px 14px;margin:-8px 0 30px}
 form.ask label{display:flex;flex-direction:column;gap:3px;font-size:12.5px;color:var(--soft)}
-form.ask :is(input,select,button,a.file){font:inherit;font-size:13.5px;height:33px;padding:0 10px;\
-border:1px solid var(--line);border-radius:6px;background:var(--page);color:var(--ink)}
-form.ask :is(input,select){min-width:0;width:150px}
-form.ask label.dag :is(input,select){width:230px}
-form.ask button{background:var(--s1);border-color:var(--s1);color:var(--page);font-weight:550;cursor:pointer}
-form.ask .files{margin-left:auto;display:flex;gap:8px}
-form.ask a.file{display:flex;align-items:center;text-decoration:none}
-form.ask a.file:hover{border-color:var(--soft)}
-form.ask :focus-visible{outline:2px solid var(--s1);outline-offset:1px}
+form.ask input,form.ask select,form.ask button,.ask .file{font:inherit;font-size:13.5px;height:33px;\
+padding:0 9px;border:1px solid var(--line);border-radius:6px;background:var(--page);color:var(--ink)}
+form.ask label input,form.ask label select{min-width:0;width:132px}
+form.ask label.dag select{width:186px}
+form.ask label.by select{width:116px}
+form.ask button{background:var(--s1);border-color:var(--s1);color:var(--page);padding:0 14px;font-weight:550;\
+cursor:pointer}
+.ask .files{margin-left:auto;display:flex;gap:8px}
+.ask .file{display:flex;align-items:center;text-decoration:none}
+.ask .file:hover{border-color:var(--soft)}
+.ask :focus-visible{outline:2px solid var(--s1);outline-offset:1px}
 .problem{border-left:3px solid var(--warn);padding:2px 0 2px 14px}
 @media print{form.ask{display:none}}
 """
