@@ -77,6 +77,7 @@ class Waves:
     :param concurrency: submissions that wait for an answer at once.
     :param patience: seconds after which nothing more is begun in this wave.
     :param in_flight: tasks of earlier waves: while there are any, a budget of the ledger may have room again.
+    :param most: tasks in flight at once.
     """
 
     def __init__(
@@ -93,11 +94,13 @@ class Waves:
         concurrency: int = 32,
         patience: float = 20.0,
         in_flight: int = 0,
+        most: int = 1000,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._in_flight = in_flight
-        #: of a budget of the ledger that has no room left
-        self._spent: BudgetExceededError | None = None
+        self._most = most
+        #: of a budget of the ledger that has no room now
+        self._refused: BudgetExceededError | None = None
         self._ledger = ledger
         self._submitter = submitter
         self._limit = limit
@@ -127,7 +130,7 @@ class Waves:
         unsent: list[int] = []
         for start in range(0, len(chosen), step):
             group = chosen[start : start + step]
-            if self._submitter.stopped or self._spent or (start and self._wall() >= end):
+            if self._submitter.stopped or self._refused or (start and self._wall() >= end):
                 self._give_up(group, unsent)
                 continue
             if self._keeper is not None:
@@ -139,7 +142,10 @@ class Waves:
         if unsent:
             wave.more = True
             wave.cursor = min(unsent)
-        wave.stopped = self._submitter.stopped or self._spent
+        refused = self._refused
+        if refused is not None and refused.may_pass and (wave.flights or self._in_flight):
+            refused = None  # what is in flight may leave room
+        wave.stopped = self._submitter.stopped or refused
         return wave
 
     # -- which jobs
@@ -169,6 +175,8 @@ class Waves:
                 state = JobState.FAILED if entry is None else entry.state
                 self._tally.count(state, entry.credits if entry else None, reused=entry is not None)
         elif entry.state is JobState.ACCEPTED:
+            if self._in_flight + len(wave.flights) >= self._most:
+                return False
             wave.flights.append(self._found(job, entry))
         elif entry.state is JobState.INTENDED:
             wave.elsewhere += 1
@@ -286,8 +294,7 @@ class Waves:
             self._limit.free(one.amount)
             wave.elsewhere += 1
         elif answer.fate is Fate.OVER_BUDGET and isinstance(answer.error, BudgetExceededError):
-            if not (answer.error.may_pass and (wave.flights or self._in_flight)):
-                self._spent = answer.error
+            self._refused = answer.error
             self._give_up([one], unsent)
         else:
             self._give_up([one], unsent)

@@ -179,6 +179,7 @@ class BatchRun:
                     on_unknown=self.on_unknown,
                     keeper=self.keeper,
                     in_flight=len(state.flights),
+                    most=MOST_IN_FLIGHT,
                 )
                 size = wave_size(
                     budget.per_minute,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -111,7 +112,7 @@ def test_every_row_once(
 
 
 @pytest.mark.usefixtures("small_waves")
-def test_waves(make: Make, instance: Instance, aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
+def test_waves(make: Make, instance: Instance, aio_sandbox_env: Sandbox, caplog: Any, capsys: Any) -> None:
     operator = make()
     context = instance.context(operator)
     deferred = start(operator, context)
@@ -126,6 +127,9 @@ def test_waves(make: Make, instance: Instance, aio_sandbox_env: Sandbox, tmp_pat
     assert sent[-1] == 12 and len(set(sent)) >= 3
     assert deferred["succeeded"] == 12
     assert set(prompts(aio_sandbox_env).values()) == {1}
+    logged = caplog.text + capsys.readouterr().out
+    assert re.search(r"Wave 2: \d+ of 12 done, \d in flight, \d+ credits so far", logged)
+    assert "Wave 3: 12 of 12 done, 0 in flight, 60 credits so far." in logged
 
 
 def test_templates_constants_and_columns(

@@ -110,6 +110,17 @@ async def test_an_earlier_attempt_is_picked_up(sandbox: Sandbox, book: Ledger) -
     assert [flight.reused for flight in other.flights] == [True] * 5, "another run pays nothing"
 
 
+async def test_a_crowd_in_flight_is_picked_up_bit_by_bit(sandbox: Sandbox, book: Ledger) -> None:
+    jobs = jobs_of(sandbox, 6)
+    async with waves_of(sandbox, book, Tally()) as waves:
+        await waves.send(iter(jobs), 6)
+    async with waves_of(sandbox, book, Tally(), most=4) as waves:
+        some = await waves.send(iter(jobs), 6)
+        rest = await waves.send(iter(jobs), 6, cursor=some.cursor, counted=some.counted)
+    assert (len(some.flights), some.more, len(rest.flights), rest.more) == (4, True, 2, False)
+    assert len(sandbox.submissions) == 6
+
+
 async def test_what_another_process_submits_is_left_to_it(sandbox: Sandbox, book: Ledger) -> None:
     jobs, tally = jobs_of(sandbox, 3), Tally()
     [entry] = book.plan(jobs[1:2], owner="other|process", scope=sandbox.base_url)
