@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from aio_provider.api.errors import BudgetExceededError
 from aio_provider.api.requests import GenerationRequest
+from aio_provider.jobs.flights import Tally
 from aio_provider.jobs.job import Job, OutcomeStatus, jobs_for
-from aio_provider.jobs.ledger import JobState, Ledger
+from aio_provider.jobs.ledger import Finished, JobState, Ledger
 from aio_provider.jobs.runner import CreditLimitWarning
 from aio_provider.sandbox import Sandbox
 from tests.jobs.test_runner import all_of, jobs_of, runner_of, states, statuses
+from tests.jobs.test_waves import waves_of
 
 SUCCEEDED, NOT_SUBMITTED = OutcomeStatus.SUCCEEDED, OutcomeStatus.NOT_SUBMITTED
 
@@ -95,3 +98,34 @@ async def test_what_is_paid_for_is_collected_though_the_budget_is_spent(
             outcomes = await all_of(runner, jobs)
     assert statuses(outcomes) == {SUCCEEDED: 2, NOT_SUBMITTED: 2}
     assert sandbox.charged == 10
+
+
+# -- waves -----------------------------------------------------------------------------------------------
+
+
+async def test_a_wave_stops_at_a_spent_budget_and_says_so(sandbox: Sandbox, book: Ledger) -> None:
+    book.set_budget("total", credits=12)
+    tally = Tally()
+    async with waves_of(sandbox, book, tally) as waves:
+        first = await waves.send(iter(jobs_of(sandbox, 6)), 6)
+    # two are in flight, and may turn out cheaper: the rest waits for them
+    assert (first.sent, first.more, first.stopped) == (2, True, None)
+    for flight in first.flights:
+        book.finish([Finished(flight.key, JobState.SUCCEEDED, credits=5.0, task_id=flight.task_id)])
+    async with waves_of(sandbox, book, tally) as waves:
+        second = await waves.send(iter(jobs_of(sandbox, 6)), 6, cursor=first.cursor, counted=first.counted)
+    assert second.sent == 0
+    assert isinstance(second.stopped, BudgetExceededError)
+    assert "10 credits charged and 0 reserved of 12" in str(second.stopped)
+    assert len(sandbox.submissions) == 2
+
+
+async def test_a_wave_waits_for_flights_of_earlier_ones(sandbox: Sandbox, book: Ledger) -> None:
+    book.set_budget("total", credits=8)
+    jobs = jobs_of(sandbox, 2)
+    async with waves_of(sandbox, book, Tally()) as waves:
+        await waves.send(iter(jobs), 1)
+    async with waves_of(sandbox, book, Tally(), in_flight=1) as waves:
+        assert (await waves.send(iter(jobs), 2, cursor=1, counted=1)).stopped is None
+    async with waves_of(sandbox, book, Tally(), in_flight=0) as waves:  # somebody else's are in flight
+        assert isinstance((await waves.send(iter(jobs), 2, cursor=1, counted=1)).stopped, BudgetExceededError)
