@@ -3,6 +3,7 @@
     python benchmarks/pace.py                 the table, in simulated time
     python benchmarks/pace.py --sandbox 0.02  the same over real HTTP, against a sandbox 50 times as fast
     python benchmarks/pace.py --plot FILE     also as a plot (SVG)
+    python benchmarks/pace.py --slower 3      a service that slows down in the tenth minute
 
 The physical limit is 2N/R: one POST and one GET a task at R requests a minute. In simulated time hours take
 seconds; ours is the real engine (runner, poller, plan, rate budget) on a clock that jumps. All peers share
@@ -49,13 +50,19 @@ def policies(seed: int, scale: float, *, with_peers: bool) -> dict[str, Policy]:
     }
 
 
-def case(kind: str, number: int, shape: str, seed: int, scale: float, *, with_peers: bool) -> list[Result]:
+def case(
+    kind: str, number: int, shape: str, seed: int, scale: float, *, with_peers: bool, slower: float = 1.0
+) -> list[Result]:
     """All policies on one workload."""
     jobs = workload(kind, number)
+
+    def speed(now: float) -> float:
+        return slower if now > 600 else 1.0
+
     results = []
     for name, policy in policies(seed, scale, with_peers=with_peers).items():
         if scale == 1.0:
-            service = Service(SHAPES[shape](), seed=seed)
+            service = Service(SHAPES[shape](), seed=seed, speed=speed)
             results.append(simulate(name, policy, service, jobs, PER_MINUTE))
         else:
             from pace_wire import drive
@@ -96,9 +103,14 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="*", default=["uniform"], choices=list(SHAPES))
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--sandbox", type=float, metavar="SCALE", help="over HTTP, with this time scale")
+    parser.add_argument(
+        "--slower", type=float, default=1.0, metavar="FACTOR", help="from the tenth minute on"
+    )
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--plot", type=Path, metavar="FILE")
     options = parser.parse_args()
+    if options.sandbox and options.slower != 1.0:
+        parser.error("--slower is for simulated time only")
     started = time.perf_counter()
     scale = options.sandbox or 1.0
     found: dict[str, list[Result]] = {}
@@ -106,7 +118,10 @@ def main() -> None:
         for kind in options.kinds:
             for number in options.numbers:
                 for seed in options.seeds:
-                    results = case(kind, number, shape, seed, scale, with_peers=not options.no_peers)
+                    peers_too = not options.no_peers
+                    results = case(
+                        kind, number, shape, seed, scale, with_peers=peers_too, slower=options.slower
+                    )
                     found.setdefault(f"{number} {kind}", results)
     if options.plot:
         from pace_plot import plot
