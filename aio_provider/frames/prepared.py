@@ -196,7 +196,8 @@ def _streamed(given: Mapping[str, Any]) -> tuple[Run, Streaming]:
         stream.check_rows()
     stream.target.prepare(stream.call(settings.base_url), overwrite=given["overwrite"])
     run = Run(stream.spec, stream.options, settings, stream.scan.total)
-    return run, Streaming(stream, run, overwrite=given["overwrite"], frame=frame)
+    strict = given["errors"] == "raise"
+    return run, Streaming(stream, run, overwrite=given["overwrite"], frame=frame, strict=strict)
 
 
 async def _draw_now_and_then(view: View) -> None:

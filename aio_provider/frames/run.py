@@ -136,7 +136,6 @@ class Run:
         self._saved += note.credits
         self._own_done += note.rows
         self._own_failed += note.statuses.get("failed", 0) + note.statuses.get("expired", 0)
-        self.failed += self._own_failed
 
     def report(self) -> Report:
         """The figures so far. Rows that were never reached are ``not_submitted``."""

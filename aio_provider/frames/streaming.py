@@ -22,10 +22,17 @@ class Streaming:
     :param run: the run that does it.
     :param overwrite: an output of other rows may be replaced.
     :param frame: the input, where it is in memory: the result is then a frame too.
+    :param strict: rows that failed are to be told of one by one, those of an earlier run too.
     """
 
     def __init__(
-        self, stream: Stream, run: Run, *, overwrite: bool = False, frame: pd.DataFrame | None = None
+        self,
+        stream: Stream,
+        run: Run,
+        *,
+        overwrite: bool = False,
+        frame: pd.DataFrame | None = None,
+        strict: bool = False,
     ) -> None:
         self.total = stream.scan.total
         self._stream = stream
@@ -34,10 +41,12 @@ class Streaming:
         self._frame = frame
         self._kept: dict[int, list[RowResult]] = {}
         self._count = 0
+        self._noted = -1  # the last part whose rows are counted
         options = run.options
         #: statuses that this call does not take for an end
         self._again = [
-            *(["failed"] if options.retry_failed else []),
+            *(["failed"] if options.retry_failed or strict else []),
+            *(["expired"] if strict else []),
             *(["succeeded"] if options.refresh_urls or options.reuse == "never" else []),
         ]
 
@@ -65,11 +74,10 @@ class Streaming:
 
     def _catch_up(self, until: int) -> None:
         """Count the rows of skipped parts: an equal row of a later part is a job of its own."""
-        noted = getattr(self, "_noted", -1)
         for part in self._stream.parts():
             if part.number >= until:
                 return
-            if part.number > noted:
+            if part.number > self._noted:
                 self._run.naming.note(part)
 
     def _refuse_other(self, part: Part) -> None:

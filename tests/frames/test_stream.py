@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import aio_provider as aio
+from aio_provider.frames import RowsFailedError
 from aio_provider.frames.batch import Batch
 from aio_provider.frames.output import read_note
 from aio_provider.frames.partfiles import MANIFEST
@@ -236,6 +237,18 @@ def test_a_refused_key_writes_what_the_ledger_knows(
     report = caught.value.result.report  # type: ignore[attr-defined]
     assert report.statuses == {"succeeded": 3, "not_submitted": 22}
     assert stream(source, tmp_path / "out").report.statuses == {"succeeded": ROWS}
+
+
+@pytest.mark.aio_sandbox(faults=["failed@1"])
+def test_errors_raise_tells_of_failed_rows_of_finished_parts_too(
+    aio_sandbox_env: Sandbox, source: Path, tmp_path: Path
+) -> None:
+    assert stream(source, tmp_path / "out").report.statuses == {"failed": 1, "succeeded": 24}
+    for _ in range(2):
+        with pytest.raises(RowsFailedError, match="1 of 25 rows did not succeed") as caught:
+            stream(source, tmp_path / "out", errors="raise")
+        assert caught.value.result.report.statuses == {"failed": 1, "succeeded": 24}
+    assert len(aio_sandbox_env.submissions) == ROWS
 
 
 def test_shared_keys_across_parts_are_one_paid_job(
