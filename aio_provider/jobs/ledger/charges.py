@@ -190,8 +190,8 @@ def drift(conn: Connection, since: datetime | None, scope: str = "") -> list[Dri
             sa.func.sum(c.estimate_likely).label("estimated"),
             sa.func.sum(c.credits).label("charged"),
         ).where(_CHARGED, c.estimate_likely.is_not(None))
-        if since is not None:
-            query = query.where(c.finished_at >= since)
+        if since is not None:  # the second condition opens the index that begins with this time
+            query = query.where(c.finished_at >= since, c.intended_at.is_not(None))
         if scope:
             query = query.where(c.scope == service_scope(scope))
         parts.append(query.group_by(c.scope, c.kind, c.model))
