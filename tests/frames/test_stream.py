@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from aio_provider.frames import RowsFailedError
 from aio_provider.frames.batch import Batch
 from aio_provider.frames.output import read_note
 from aio_provider.frames.partfiles import MANIFEST
+from aio_provider.frames.places import write_whole
 from aio_provider.frames.result import StreamResult
 from aio_provider.jobs.ledger import JobState, Ledger
 
@@ -391,6 +393,25 @@ def test_outputs_that_cannot_be(
     with pytest.raises(OSError, match=r"its disk has .* left"):
         stream(source, tmp_path / "out")
     assert len(aio_sandbox_env.submissions) == 0
+
+
+def test_a_disk_that_fills_up_stops_the_run_and_the_next_completes_it(
+    aio_sandbox_env: Sandbox, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fs: Any, path: str, data: bytes) -> None:
+        if path.endswith("part-00001.parquet"):
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        write_whole(fs, path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("aio_provider.frames.partfiles.write_whole", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            stream(source, tmp_path / "out")
+    assert "could not be written" in caught.value.__notes__[0]
+    assert len(pd.read_parquet(caught.value.result.files)) >= 10  # type: ignore[attr-defined]
+    completed = stream(source, tmp_path / "out")
+    assert completed.report.statuses == {"succeeded": ROWS} and len(aio_sandbox_env.submissions) == ROWS
+    assert files(tmp_path / "out") == PARTS
 
 
 # -- a batch: jobs for others to carry out, and the output from the record
