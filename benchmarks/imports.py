@@ -18,8 +18,8 @@ AIRFLOW = """
 import airflow.sdk, airflow.triggers.base
 from airflow.providers.common.compat.sdk import (
     DAG, AirflowException, AirflowFailException, AirflowSensorTimeout, BaseHook, BaseOperator,
-    BaseOperatorLink, BaseSensorOperator, Context, DecoratedOperator, PokeReturnValue, XCom, context_merge, determine_kwargs,
-    task_decorator_factory,
+    BaseOperatorLink, BaseSensorOperator, Context, DecoratedOperator, PokeReturnValue, XCom,
+    context_merge, determine_kwargs, task_decorator_factory,
 )
 """
 OURS = AIRFLOW + "import aio_provider.operators.aio, aio_provider.triggers.aio, aio_provider.sensors.aio\n"
