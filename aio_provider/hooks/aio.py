@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from aio_provider.api.client import AioClient, AsyncAioClient
 from aio_provider.api.errors import AioError, ConfigurationError, TaskTimeoutError
+from aio_provider.hooks import metrics
 from aio_provider.hooks.connection import read_connection, unknown_extras
 from aio_provider.hooks.sending import send_in_turn
 
@@ -88,7 +89,7 @@ class AioHook(BaseHook):
         with budget_of(settings) as budget:
             async with AsyncAioClient(**client_arguments(settings), retry=None) as client:
                 return await send_in_turn(
-                    lambda: client.submit(request), budget, intend=intend, release=release
+                    lambda: client.submit(request), budget, intend=intend, release=release, refused=_refused
                 )
 
     async def chat(
@@ -99,7 +100,7 @@ class AioHook(BaseHook):
         with budget_of(settings) as budget:
             async with AsyncAioClient(**client_arguments(settings), retry=None) as client:
                 return await send_in_turn(
-                    lambda: client.chat(request), budget, intend=intend, release=release
+                    lambda: client.chat(request), budget, intend=intend, release=release, refused=_refused
                 )
 
     async def watch(
@@ -293,7 +294,11 @@ def poller_of(settings: Settings, budget: RateBudget) -> Poller:
 
     client = AsyncAioClient(**client_arguments(settings), retry=None)
     plan = PollPlan(catalog_prior(settings.latency_scale))
-    return Poller(client, budget, plan, not_found_grace=NOT_FOUND_GRACE)
+    return Poller(client, budget, plan, not_found_grace=NOT_FOUND_GRACE, observer=metrics.of_poller)
+
+
+def _refused() -> None:
+    metrics.refused("submit")
 
 
 def client_arguments(settings: Settings) -> dict[str, Any]:

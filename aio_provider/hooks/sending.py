@@ -28,6 +28,7 @@ async def send_in_turn(
     *,
     intend: Callable[[], None],
     release: Callable[[], None],
+    refused: Callable[[], None] = lambda: None,
     patience: float = PATIENCE,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -40,6 +41,7 @@ async def send_in_turn(
     :param send: sends the request once. Its client must not retry by itself: each try needs a turn.
     :param intend: called before each try; when it raises, nothing is sent.
     :param release: called when the service certainly did not take it and another try follows.
+    :param refused: told of each 429.
     :param patience: seconds after which the last refusal is raised.
     :raises AioError: what the last try raised, which the caller has to release or hold.
     """
@@ -56,6 +58,7 @@ async def send_in_turn(
                 return await send()
             except RateLimitError as error:
                 refusal: AioError = error
+                refused()
                 budget.close_for(error.retry_after)
             except TransportError as error:
                 refusal = error

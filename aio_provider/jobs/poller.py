@@ -93,6 +93,8 @@ class Poller:
         the moment.
     :param clock: seconds, never going back.
     :param wall: seconds since the epoch, in which callers give times.
+    :param observer: told of each poll that is sent (``"sent"``, and how many seconds after one was due), and
+        of each 429 (``"refused"``), for metrics.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Poller:
         not_found_grace: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        observer: Callable[[str, float], None] | None = None,
     ) -> None:
         self.client = client
         self.budget = budget
@@ -124,6 +127,7 @@ class Poller:
         self._wake = asyncio.Event()
         self._weather = _Weather()
         self._sparing = 0
+        self._tell = observer or (lambda step, late: None)
 
     def __len__(self) -> int:
         return len(self._followed)
@@ -290,16 +294,19 @@ class Poller:
                 if due is None or due > self._clock():
                     await self._sleep(due)
                     continue
-                await self._take_turn()
+                await self._take_turn(due)
         except Exception as error:  # noqa: BLE001 - it is raised in everyone who waits
             for task_id in list(self._followed):
                 self._settle(task_id, error)
 
-    async def _take_turn(self) -> None:
-        """Get a turn, and use it for what is best when it comes."""
+    async def _take_turn(self, due: float) -> None:
+        """Get a turn, and use it for what is best when it comes.
+
+        :param due: since when a poll has been worth its request.
+        """
         if not self.budget.per_minute:  # its turn is now, unless a 429 shut the gate for all
             turn = self.budget.request(Priority.SURE_POLL, self._user)
-            if not self._poll_soon(turn, await turn.__aenter__()):
+            if not self._poll_soon(turn, await turn.__aenter__(), due):
                 await asyncio.sleep(0)
             return
         priority = Priority.SURE_POLL if self.plan.sure(self._clock()) else Priority.SPARE_POLL
@@ -315,16 +322,17 @@ class Poller:
                 held = await turn.__aenter__()
         except TimeoutError:
             return
-        if not self._poll_soon(turn, held):
+        if not self._poll_soon(turn, held, due):
             await turn.__aexit__(None, None, None)
             await asyncio.sleep(0)
 
-    def _poll_soon(self, turn: Any, held: Turn) -> bool:
+    def _poll_soon(self, turn: Any, held: Turn, due: float) -> bool:
         """Poll for what is best now, if there is anything."""
         task_id = self.plan.pick(self._clock(), self._pressed())
         if task_id is None:
             held.withdraw()
             return False
+        self._tell("sent", max(self._clock() - due, 0.0))
         poll = asyncio.create_task(self._poll(task_id, turn))
         self._polls.add(poll)
         poll.add_done_callback(self._polled)
@@ -370,6 +378,7 @@ class Poller:
             trouble.failures += 1
             own = trouble.failures
         if isinstance(error, RateLimitError):
+            self._tell("refused", 0.0)
             self.budget.close_for(error.retry_after)
         elif isinstance(error, TransportError | ServerError) and now >= self._weather.pause_until:
             # The service is down for all tasks alike: pause for all, not once a task.

@@ -90,6 +90,7 @@ class Submitter:
     :param budget: the turns.
     :param user: whose turns they are.
     :param observer: called at each step.
+    :param on_answer: told what became of each submission that was sent.
     :param attempts: rounds of tries to reach the service before giving up; pauses double from ``pause``
         seconds up to 30.
     """
@@ -102,6 +103,7 @@ class Submitter:
         *,
         user: object = None,
         observer: Observer | None = None,
+        on_answer: Callable[[Job, Submission], None] | None = None,
         attempts: int = 7,
         pause: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
@@ -112,6 +114,7 @@ class Submitter:
         self._budget = budget
         self._user = user
         self._tell = observer or (lambda step, job: None)
+        self._on_answer = on_answer or (lambda job, submission: None)
         self._attempts = attempts
         self._first_pause = pause
         self._clock = clock
@@ -161,7 +164,7 @@ class Submitter:
                 if not won:
                     held.withdraw()
                     return Submission(Fate.TAKEN)
-                sending = asyncio.create_task(self._send(job))
+                sending = asyncio.create_task(self._sent(job))
                 self.in_air[sending] = job.key
                 sending.add_done_callback(_look_at)
                 submission = await asyncio.shield(sending)
@@ -169,6 +172,11 @@ class Submitter:
             del self.in_air[sending]
             if submission.fate is not Fate.AGAIN:
                 return submission
+
+    async def _sent(self, job: Job) -> Submission:
+        submission = await self._send(job)
+        self._on_answer(job, submission)
+        return submission
 
     async def _send(self, job: Job) -> Submission:
         self._tell("after_intent", job)
@@ -181,7 +189,7 @@ class Submitter:
         except RateLimitError as error:
             self._budget.close_for(error.retry_after)
             await self._ledger.release(job.key)
-            return Submission(Fate.AGAIN)
+            return Submission(Fate.AGAIN, error=error)
         except InsufficientCreditsError as error:
             self.stopped = self.stopped or error
             await self._ledger.release(job.key)

@@ -24,6 +24,7 @@ from aio_provider.api.errors import (
     TaskTimeoutError,
 )
 from aio_provider.api.requests import GenerationRequest
+from aio_provider.hooks import metrics
 from aio_provider.hooks.aio import AioHook
 from aio_provider.hooks.results import openlineage, result_of, tell_assets
 from aio_provider.jobs.job import service_scope
@@ -329,15 +330,16 @@ class AioBaseOperator(BaseOperator):
     def _send(self, record: Record, request: GenerationRequest) -> Found:
         """Send the request and put the id on record at once."""
         task = self._answer_of(
-            record, self.hook.submit(request, intend=record.intend, release=record.release)
+            record, request, self.hook.submit(request, intend=record.intend, release=record.release)
         )
         submitted_at = time.time()
         # Before it is recorded: should the record be lost now, this line still has the id.
         self.log.info("Submitted: task %s.", task.id)
         record.accept(task.id, submitted_at)
+        metrics.submitted(request.kind, request.model)
         return Found(task.id, submitted_at, ended=task.to_dict() if task.done else None)
 
-    def _answer_of(self, record: Record, sending: Coroutine[Any, Any, T]) -> T:
+    def _answer_of(self, record: Record, request: GenerationRequest, sending: Coroutine[Any, Any, T]) -> T:
         try:
             return asyncio.run(sending)
         except BudgetExceededError as error:
@@ -348,13 +350,16 @@ class AioBaseOperator(BaseOperator):
 
             if isinstance(error, LedgerError):
                 raise  # the record failed before anything was sent: leave it as it is
-            raise self._refused(record, error) from error
+            raise self._refused(record, request, error) from error
 
-    def _refused(self, record: Record, error: AioError) -> Exception:
+    def _refused(self, record: Record, request: GenerationRequest, error: AioError) -> Exception:
         """What to raise for a submission that did not succeed, once the record says what became of it."""
         if isinstance(error, (SubmissionUnknownError, ServerError)):  # a 500 can follow a charge
+            metrics.held(request.kind, request.model)
             return record.hold(str(error))
         record.release()
+        if isinstance(error, (InvalidRequestError, NotFoundError)):
+            metrics.ended(request.kind, request.model, "refused", None)
         if isinstance(error, (AuthenticationError, ConfigurationError, InvalidRequestError, NotFoundError)):
             return AirflowFailException(f"Not submitted, nothing was charged. {error}")
         return AirflowException(f"Not submitted, nothing was charged; a retry submits it. {error}")
@@ -385,6 +390,7 @@ class AioBaseOperator(BaseOperator):
                 "expired",
                 result_of(gone, kind=identity.kind, model=identity.model, submitted_at=event["submitted_at"]),
             )
+            metrics.ended(identity.kind, identity.model, "expired", None)
             raise AirflowFailException(message)
         if status == TIMEOUT:
             raise TaskTimeoutError(
@@ -407,6 +413,7 @@ class AioBaseOperator(BaseOperator):
     ) -> Any:
         result = result_of(task, kind=identity.kind, model=identity.model, submitted_at=submitted_at)
         record.finish(result["status"], result)
+        metrics.ended(identity.kind, identity.model, result["status"], result["credits"])
         if result["status"] == "succeeded":
             return self._hand_over(context, record, result)
         message = (

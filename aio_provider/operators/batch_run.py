@@ -11,18 +11,21 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from aio_provider.api.client import AsyncAioClient
+from aio_provider.api.errors import RateLimitError
+from aio_provider.hooks import metrics
 from aio_provider.hooks.aio import AioHook, budget_of, client_arguments
 from aio_provider.jobs.budget import CreditLimit
 from aio_provider.jobs.flights import MINUTE, Flight, Tally, wave_size
 from aio_provider.jobs.job import DEADLINES
 from aio_provider.jobs.ledger import AsyncLedger, JobState, Ledger, LedgerStateError
-from aio_provider.jobs.submission import Submitter
+from aio_provider.jobs.submission import Fate, Submission, Submitter
 from aio_provider.jobs.waves import Keeper, Wave, Waves
 from aio_provider.operators.ledger_record import finished
 from aio_provider.triggers.aio import AioBatchTrigger
 
 if TYPE_CHECKING:
     from aio_provider.frames.batch import Batch
+    from aio_provider.jobs.job import Job
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +105,8 @@ class BatchRun:
             ended = JobState(outcome["status"])
             results.append(finished(flight.key, ended.value, outcome))
             credits = outcome["credits"]
+            if not flight.reused:
+                metrics.ended(flight.kind, flight.model, ended.value, credits)
             state.tally.count(ended, credits, reused=flight.reused)
             if not flight.reused:
                 unknown = credits is None and ended is JobState.SUCCEEDED
@@ -171,7 +176,7 @@ class BatchRun:
             ):
                 waves = Waves(
                     ledger,
-                    Submitter(client, ledger, budget, user=self, attempts=3),
+                    Submitter(client, ledger, budget, user=self, attempts=3, on_answer=_tell_metrics),
                     limit,
                     scope=settings.base_url,
                     tally=state.tally,
@@ -246,6 +251,20 @@ class BatchRun:
             sparing=to_send or not flights,
             carry=self.state.to_dict(),
         )
+
+
+def _tell_metrics(job: Job, answer: Submission) -> None:
+    kind, model = job.request.kind, job.request.model
+    if answer.fate in (Fate.ACCEPTED, Fate.ANSWERED):
+        metrics.submitted(kind, model)
+    if answer.chat is not None:
+        metrics.ended(kind, model, "succeeded", answer.chat.credits)
+    elif answer.fate is Fate.REFUSED:
+        metrics.ended(kind, model, "refused", None)
+    elif answer.fate is Fate.UNKNOWN:
+        metrics.held(kind, model)
+    elif isinstance(answer.error, RateLimitError):
+        metrics.refused("submit")
 
 
 def _groups(flights: Iterable[Flight]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from aio_provider.api.errors import InvalidRequestError
+from aio_provider.hooks import metrics
 from aio_provider.operators.base import AioBaseOperator, Found
 
 if TYPE_CHECKING:
@@ -66,8 +67,9 @@ class AioChatOperator(AioBaseOperator):
     def _send(self, record: Record, request: GenerationRequest) -> Found:
         asked_at = time.time()
         answer = self._answer_of(
-            record, self.hook.chat(request, intend=record.intend, release=record.release)
+            record, request, self.hook.chat(request, intend=record.intend, release=record.release)
         )
+        metrics.submitted(request.kind, request.model)
         ended = {
             "task_id": None,
             "status": "succeeded",

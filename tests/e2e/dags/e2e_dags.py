@@ -65,8 +65,8 @@ class KilledOperator(AioGenerateImageOperator):
         self._first_try = context["ti"].try_number == 1
         return super().execute(context)
 
-    def _answer_of(self, record: Any, sending: Any) -> Any:
-        answer = super()._answer_of(record, sending)
+    def _answer_of(self, record: Any, request: Any, sending: Any) -> Any:
+        answer = super()._answer_of(record, request, sending)
         self._die_at("answered")
         return answer
 
