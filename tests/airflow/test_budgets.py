@@ -71,6 +71,22 @@ def test_a_max_credits_that_cannot_be(most: Any) -> None:
         image(max_credits=most)
 
 
+def test_a_decorated_function_too(aio_sandbox_env: Sandbox, load_dag: Any) -> None:
+    dag_file = load_dag(
+        "from airflow.providers.common.compat.sdk import dag, task\n"
+        "from datetime import datetime\n"
+        "@dag(schedule=None, start_date=datetime(2026, 1, 1))\n"
+        "def shop():\n"
+        "    @task.aio_image(max_credits=4, team='ads')\n"
+        "    def picture():\n"
+        "        return 'a red fox'\n"
+        "    picture()\n"
+        "made = shop()\n"
+    )
+    operator = dag_file.made.get_task("picture")
+    assert (operator.max_credits, operator.team) == (4, "ads")
+
+
 # -- budgets ---------------------------------------------------------------------------------------------
 
 
