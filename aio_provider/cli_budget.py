@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from aio_provider.api.errors import AioError
+from aio_provider.cli_shared import opened
 
 if TYPE_CHECKING:
     from aio_provider.jobs.ledger import Budget, BudgetEvent, BudgetUse, Ledger
@@ -30,18 +29,6 @@ def _place(command: F) -> F:
     ):
         command = option(command)
     return command
-
-
-@contextmanager
-def _ledger(target: str | None) -> Iterator[Ledger]:
-    """The ledger; what a user can mend becomes one line and exit code 1."""
-    from aio_provider.jobs.ledger import Ledger
-
-    try:
-        with Ledger.open(target) as ledger:
-            yield ledger
-    except (AioError, OSError) as error:
-        raise click.ClickException(str(error)) from error
 
 
 @click.group()
@@ -68,7 +55,7 @@ def set_(credits: float, ledger: str | None, month: str | None, without_end: boo
     aio budget set 20000 --team ads --without-end
     """  # noqa: D301 - click's own mark for a paragraph to leave alone
     scope, value = _scope(given)
-    with _ledger(ledger) as book:
+    with opened(ledger) as book:
         made = book.set_budget(scope, value, credits=credits, month=_month(month, without_end))
         click.echo(f"{_sentence(made)}: {_standing(book.budget_use(made))}")
         _warn_of_one_machine(book)
@@ -79,7 +66,7 @@ def set_(credits: float, ledger: str | None, month: str | None, without_end: boo
 @click.option("--ledger", metavar="PATH|URL", help="Instead of AIO_LEDGER.")
 def list_(as_json: bool, ledger: str | None) -> None:
     """List all budgets and how they stand, in credits."""
-    with _ledger(ledger) as book:
+    with opened(ledger) as book:
         uses = [book.budget_use(one) for one in book.budgets()]
         if as_json:
             click.echo(json.dumps([_plain(use) for use in uses]))
@@ -95,7 +82,7 @@ def list_(as_json: bool, ledger: str | None) -> None:
 def show(as_json: bool, ledger: str | None, month: str | None, without_end: bool, **given: Any) -> None:
     """Show one budget: figures, and when it filled up."""
     scope, value = _scope(given)
-    with _ledger(ledger) as book:
+    with opened(ledger) as book:
         found = [one for one in book.budgets() if (one.scope, one.value) == (scope, value)]
         wanted = _month(month, without_end)
         chosen = next((one for one in found if one.month == wanted), None)
@@ -119,7 +106,7 @@ def show(as_json: bool, ledger: str | None, month: str | None, without_end: bool
 def remove(ledger: str | None, month: str | None, without_end: bool, **given: Any) -> None:
     """Take a budget away. Its events stay on record."""
     scope, value = _scope(given)
-    with _ledger(ledger) as book:
+    with opened(ledger) as book:
         if not book.remove_budget(scope, value, month=_month(month, without_end)):
             raise click.ClickException(f"{_none(book, scope, value)}. `aio budget list` shows all.")
         click.echo("Removed.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
@@ -12,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aio_provider.api.errors import AioError
 from aio_provider.cli_export import export
-from aio_provider.cli_shared import UNITS, age, many
+from aio_provider.cli_shared import UNITS, age, many, opened
 from aio_provider.frames.progress import in_credits
 
 if TYPE_CHECKING:
@@ -36,18 +34,6 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
             f"--label-{name}" if name == "task-id" else f"--{name}", name.replace("-", "_")
         )(command)
     return click.option("--model", help="The model's name.")(command)
-
-
-@contextmanager
-def _ledger(target: str | None) -> Iterator[Ledger]:
-    """The ledger; what a user can mend becomes one line and exit code 1."""
-    from aio_provider.jobs.ledger import Ledger
-
-    try:
-        with Ledger.open(target) as ledger:
-            yield ledger
-    except (AioError, OSError) as error:
-        raise click.ClickException(str(error)) from error
 
 
 @click.group()
@@ -87,7 +73,7 @@ def show(
     """
     from aio_provider.jobs.ledger import OPEN
 
-    with _ledger(ledger) as book:
+    with opened(ledger) as book:
         book.sweep()
         wanted = {name: value for name, value in labels.items() if value is not None}
         if keys:
@@ -131,7 +117,7 @@ def resume(wait: timedelta | None, base_url: str | None, ledger: str | None) -> 
     """
     import asyncio
 
-    with _ledger(ledger) as book:
+    with opened(ledger) as book:
         total = asyncio.run(_resume(book, base_url, None if wait is None else wait.total_seconds()))
         click.echo(
             f"{total.succeeded} succeeded, {total.failed} failed, {total.expired} expired, "
@@ -190,7 +176,7 @@ def resolve(key: str, task_id: str | None, not_submitted: bool, force: bool, led
     """Say what became of a held job (KEY, or the beginning of it)."""
     if (task_id is None) == (not not_submitted):
         raise click.UsageError("give either --task-id ID or --not-submitted")
-    with _ledger(ledger) as book:
+    with opened(ledger) as book:
         book.sweep()
         held = _find(book, key)
         _line(book.settle(held.key, task_id=task_id, not_submitted=not_submitted, force=force))
@@ -218,7 +204,7 @@ def forget(
         raise click.UsageError("say which: KEYS, --state, --model, --dag-id, --run-id or --user")
     if keys and (states or model or wanted):
         raise click.UsageError("give either KEYS or filters")
-    with _ledger(ledger) as book:
+    with opened(ledger) as book:
         if keys:
             chosen = [_find(book, key).key for key in keys]
         else:
@@ -239,7 +225,7 @@ def forget(
 @_opens
 def prune(older_than: timedelta, folder: str, ledger: str | None) -> None:
     """Move ended jobs to Parquet files. A job that has left is paid for again when it is run again."""
-    with _ledger(ledger) as book:
+    with opened(ledger) as book:
         pruned = book.prune(older_than=older_than, to=folder)
         figures = (many(pruned.rows, "row"), in_credits(pruned.credits), many(len(pruned.files), "file"))
         click.echo(", ".join(figures))

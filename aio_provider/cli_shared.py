@@ -1,11 +1,19 @@
-"""What several commands share: a span of time, a number of things in words."""
+"""What several commands share: an open ledger, a span of time, a number of things in words."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import click
+
+from aio_provider.api.errors import AioError
+
+if TYPE_CHECKING:
+    from aio_provider.jobs.ledger import Ledger
 
 #: seconds by unit
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -24,3 +32,15 @@ def age(_: click.Context, __: click.Parameter, value: str | None) -> timedelta |
 def many(count: int, thing: str) -> str:
     """``1 job``, ``2 jobs``."""
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
+@contextmanager
+def opened(target: str | None) -> Iterator[Ledger]:
+    """The ledger of a command; what a user can mend becomes one line and exit code 1."""
+    from aio_provider.jobs.ledger import Ledger
+
+    try:
+        with Ledger.open(target) as ledger:
+            yield ledger
+    except (AioError, OSError) as error:
+        raise click.ClickException(str(error)) from error

@@ -7,8 +7,9 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import PurePath
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import fsspec
 import pandas as pd
@@ -244,24 +245,28 @@ def _names_first(records: list[dict[str, Any]]) -> pa.Schema:
     return pa.schema([pa.field(n, pa.array([r.get(n) for r in records]).type) for n in names])
 
 
+def json_records(file: IO[bytes]) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON-lines file, one a line; empty lines do not count.
+
+    :raises ValueError: a line that is no JSON object, by its number.
+    """
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+        if not isinstance(record, dict):
+            raise ValueError(f"line {number}: a JSON object is needed, not {type(record).__name__}")
+        yield record
+
+
 def _json_chunks(files: Files, path: str) -> Iterator[list[dict[str, Any]]]:
-    records: list[dict[str, Any]] = []
     try:
         with files.fs.open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    record = json.loads(line)
-                except ValueError as error:
-                    raise ValueError(f"line {number}: {error}") from error
-                if not isinstance(record, dict):
-                    raise ValueError(f"line {number}: a JSON object is needed, not {type(record).__name__}")
-                records.append(record)
-                if len(records) == _ROWS:
-                    yield records
-                    records = []
+            records = json_records(file)
+            while chunk := list(islice(records, _ROWS)):
+                yield chunk
     except (ValueError, OSError) as error:
         raise file_error(path, "JSON lines", error) from error
-    if records:
-        yield records

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from typing import IO, Any
@@ -11,7 +10,7 @@ import fsspec
 import pandas as pd
 import pyarrow as pa
 
-from aio_provider.frames.files import is_several, kind_of
+from aio_provider.frames.files import is_several, json_records, kind_of
 from aio_provider.frames.scan import open_scan
 
 #: rows read at once
@@ -69,18 +68,7 @@ def _read_file(path: str | bytes) -> pd.DataFrame:
 
 def _read_json_lines(file: IO[bytes]) -> pd.DataFrame:
     # pandas' own reader turns "00123" into 123 and "updated_at" into dates; here values stay as written
-    records = []
-    for number, line in enumerate(file, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"line {number}: {error}") from error
-        if not isinstance(record, dict):
-            raise ValueError(f"line {number}: a JSON object is needed, not {type(record).__name__}")
-        records.append(record)
-    return pd.DataFrame.from_records(records)
+    return pd.DataFrame.from_records(list(json_records(file)))
 
 
 _READERS: dict[str, Callable[[IO[bytes]], pd.DataFrame]] = {
