@@ -70,7 +70,8 @@ def _stats() -> Any:
     """Airflow's metrics, as this process has set them up."""
     from airflow.providers.common.compat.sdk import Stats
 
-    # Airflow 3.2 and later have two copies: a worker sets up the SDK's, the triggerer the server's.
+    # Airflow 3.2 and later have two copies: a worker sets up the SDK's, the triggerer the server's (and the
+    # SDK's only by the way, when it first reads a serialized value).
     ours = sys.modules.get(getattr(Stats.incr, "__module__", ""))
     if getattr(ours, "_factory", Stats) is None:
         from airflow.observability.stats import Stats as server
