@@ -20,7 +20,7 @@ class Metric(NamedTuple):
 
 
 class StatsdServer:
-    """Listens from the start; use as a context manager."""
+    """Keeps the metrics of this package; Airflow's own are passed over. Use as a context manager."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -31,13 +31,13 @@ class StatsdServer:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Environment of an Airflow that sends its metrics here, with tags; ours alone."""
+        """Environment of an Airflow that sends its metrics here, with tags."""
         settings = {"STATSD_ON": "True", "STATSD_HOST": "127.0.0.1", "STATSD_PORT": str(self.port)}
-        settings |= {"STATSD_INFLUXDB_ENABLED": "True", "METRICS_ALLOW_LIST": "aio"}
+        settings |= {"STATSD_INFLUXDB_ENABLED": "True"}
         return {f"AIRFLOW__METRICS__{name}": value for name, value in settings.items()}
 
     def metrics(self, since: int = 0) -> list[Metric]:
-        """Everything of ours that was received, but for the first ``since`` lines."""
+        """Everything that was received, but for the first ``since`` lines."""
         found = []
         for line in list(self.lines)[since:]:
             match = re.fullmatch(r"airflow\.(aio\.[^,:]+)((?:,[^,=:]+=[^,:]*)*):([-0-9.e]+)\|(\w+)", line)
@@ -54,6 +54,12 @@ class StatsdServer:
                 sums[metric.name, metric.tags.get(tag)] += metric.value
         return dict(sums)
 
+    def part(self, since: int) -> StatsdServer:
+        """What was received since then, to be read on its own."""
+        part = object.__new__(StatsdServer)
+        part.lines = self.lines[since:]
+        return part
+
     def settle(self) -> None:
         """Wait until what was sent from this machine has been read."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
@@ -65,7 +71,7 @@ class StatsdServer:
 
     def _listen(self) -> None:
         while (data := self._socket.recv(65_536)) != b"stop":
-            self.lines += data.decode().splitlines()
+            self.lines += [line for line in data.decode().splitlines() if line.startswith("airflow.aio.")]
 
     def __enter__(self) -> StatsdServer:
         self._thread.start()

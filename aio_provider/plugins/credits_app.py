@@ -66,10 +66,12 @@ class _Asked:
         :raises _RefusedError: there are none to show.
         """
         try:
-            with opened(self.conn_id) as book:
-                return figures(book, self.conn_id, Question.of(*self.given), sight(self.user, self.conn_id))
+            asked = Question.of(*self.given)
         except ConfigurationError as error:
             raise _RefusedError(400, str(error)) from error
+        try:
+            with opened(self.conn_id) as book:
+                return figures(book, self.conn_id, asked, sight(self.user, self.conn_id))
         except NoLedgerError as error:
             raise _RefusedError(404, str(error)) from error
         except AioError as error:

@@ -37,8 +37,12 @@ class Question:
     def of(cls, since: str, until: str, dags: list[str], by: str) -> Question:
         """From the query string.
 
-        :raises ConfigurationError: an unknown group.
+        :raises ConfigurationError: an unknown group, a time that cannot be read, or a period that ends before
+            it begins.
         """
+        from aio_provider.accounting.asked import Asked
+
+        Asked.of((), since.strip() or None, until.strip() or None)
         if by not in GROUPS:
             raise ConfigurationError(f"by: {by!r} is none of {', '.join(GROUPS)}.")
         return cls(since.strip(), until.strip(), tuple(dag for dag in dags if dag), by)
@@ -58,7 +62,6 @@ class Shown:
 def figures(book: Ledger, conn_id: str, asked: Question, sight: Sight) -> Shown:
     """Read them.
 
-    :raises ConfigurationError: a time that cannot be read, or a period that ends before it begins.
     :raises LedgerUnavailableError: the ledger, or an archive of it, cannot be read.
     """
     from aio_provider.accounting.figures import credits

@@ -16,6 +16,7 @@ from airflow_stack import AirflowStack, StackError
 
 from aio_provider.sandbox import ManualClock, Sandbox, Submission
 from tests.e2e.limited_auth import ANALYST
+from tests.statsd_server import StatsdServer
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -45,6 +46,8 @@ class ExampleRun:
     state: str
     table: Path
     submissions: list[Submission]
+    charged: float
+    metrics: StatsdServer  # what was said during the run
 
 
 @dataclass
@@ -61,6 +64,7 @@ class Services:
     worker_clock: ManualClock
     ledger: Path  # of the connections that have a ledger_url
     output: Path  # where DAGs are told to write
+    statsd: StatsdServer  # what all of Airflow's processes say of our tasks
     keys: list[str] = field(default_factory=list)
 
     def task_instances(self, dag_id: str, run_id: str, task_id: str) -> list[dict[str, Any]]:
@@ -95,6 +99,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     # One of each for either record: a song whose answer is long in coming, speech that is never taken.
     faults = ["slow:kind=music:on=submit:times=2:seconds=60", "drop-before:kind=speech:times=2"]
     with (
+        StatsdServer() as statsd,
         Sandbox(api_key=keys[0], time_scale=0.02, requests_per_minute=0) as fast,
         Sandbox(api_key=keys[1], clock=clock, time_scale=1.0, requests_per_minute=0) as still,
         Sandbox(api_key=keys[1], clock=rough_clock, requests_per_minute=0, faults=faults) as rough,
@@ -109,6 +114,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
                 for record, extra in (("STORE", {}), ("LEDGER", {"ledger_url": str(ledger)}))
             },
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            **statsd.settings,
             # Airflow's simple login, with a user who may read one DAG only.
             "AIRFLOW__CORE__AUTH_MANAGER": "tests.e2e.limited_auth.LimitedAuthManager",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"admin:admin,{ANALYST}:viewer",
@@ -131,6 +137,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
                 worker_clock,
                 ledger,
                 output,
+                statsd,
                 keys,
             )
 
@@ -143,9 +150,17 @@ def _connection(sandbox: Sandbox, **extra: object) -> str:
 
 @pytest.fixture(scope="session")
 def example(services: Services) -> ExampleRun:
-    before = len(services.fast.submissions)
+    before, charged, told = len(services.fast.submissions), services.fast.charged, len(services.statsd.lines)
     conf = {"limit": 4, "output": str(services.output)}
     run_id = services.airflow.trigger("enrich_catalog", conf)
     state = services.airflow.wait_for_run("enrich_catalog", run_id, timeout=240)
     table = services.output / "enriched_catalog.parquet"
-    return ExampleRun(run_id, state, table, services.fast.submissions[before:])
+    services.statsd.settle()
+    return ExampleRun(
+        run_id,
+        state,
+        table,
+        services.fast.submissions[before:],
+        services.fast.charged - charged,
+        services.statsd.part(told),
+    )

@@ -216,10 +216,12 @@ def test_it_says_why_there_are_no_figures_and_makes_no_ledger(
     connect(services, "aio_absent", ledger_url=str(tmp_path / "absent.sqlite"))
     connect(services, "aio_newer", ledger_url=str(newer))
     connect(services, "aio_without")
+    connect(services, "aio_odd", ledger_url="mysql://u:hush-hush@db/aio")
     for asked, status, said in (
         ("conn_id=aio_absent", 503, "no such directory"),
         ("conn_id=aio_newer", 503, "upgrade aio_provider"),
         ("conn_id=aio_without", 404, "ledger_url"),
+        ("conn_id=aio_odd", 503, "is not supported"),
         ("conn_id=no_such_connection", 404, "ledger_url"),
         ("conn_id=aio_book&since=yesterday", 400, "is not a time"),
         ("conn_id=aio_book&since=2026-11-12&until=2026-11-11", 400, "must be before"),
