@@ -15,7 +15,7 @@ import pytest
 from airflow_stack import AirflowStack, StackError
 
 from aio_provider.sandbox import ManualClock, Sandbox, Submission
-from tests.e2e.limited_auth import ANALYST
+from tests.e2e.people import ANALYST
 from tests.statsd_server import StatsdServer
 
 ROOT = Path(__file__).parents[2]

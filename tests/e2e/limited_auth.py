@@ -6,8 +6,7 @@ from typing import Any
 
 from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
 
-#: this user sees only this DAG
-ANALYST, ANALYSTS_DAG = "analyst", "enrich_catalog"
+from tests.e2e.people import ANALYST, ANALYSTS_DAG
 
 
 class LimitedAuthManager(SimpleAuthManager):

@@ -22,7 +22,7 @@ from aio_provider.jobs.ledger import Ledger
 from tests.accounting.conftest import put, row
 from tests.e2e import browser
 from tests.e2e.conftest import Services
-from tests.e2e.limited_auth import ANALYST, ANALYSTS_DAG
+from tests.e2e.people import ANALYST, ANALYSTS_DAG
 
 DAY = datetime(2026, 11, 10, 12, tzinfo=UTC)
 OTHER, GONE = "aio_quickstart", "dag_of_another_airflow"
