@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from aio_provider.api.amounts import in_credits, in_digits
 from aio_provider.cli_shared import opened
 
 if TYPE_CHECKING:
@@ -142,8 +143,8 @@ def _sentence(one: Budget) -> str:
 def _standing(use: BudgetUse) -> str:
     now = f" in {use.period} (UTC)" if use.period else ""
     return (
-        f"{use.charged:,.6g} charged and {use.reserved:,.6g} reserved of {use.budget.credits:,.6g} "
-        f"credits{now}, {use.left:,.6g} left"
+        f"{in_digits(use.charged)} charged and {in_digits(use.reserved)} reserved of "
+        f"{in_credits(use.budget.credits)}{now}, {in_digits(use.left)} left"
     )
 
 
@@ -183,7 +184,7 @@ def _table(uses: list[BudgetUse]) -> None:
         style = "red" if use.percent >= 100 else "yellow" if use.percent >= 80 else ""
         when = f"{_when(use.budget)}, now {use.period}" if use.budget.month == "each" else _when(use.budget)
         who = f"{use.budget.scope} {use.budget.value}".strip()
-        table.add_row(who, when, *(f"{figure:,.6g}" for figure in figures), used, style=style)
+        table.add_row(who, when, *(in_digits(figure) for figure in figures), used, style=style)
     Console().print(table)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aio_provider.api.amounts import in_digits
 from aio_provider.cli_generate import mapping, mapping_options, told
 
 if TYPE_CHECKING:
@@ -74,4 +75,4 @@ def _print(result: FrameEstimate) -> None:
 
 
 def _number(value: float) -> str:
-    return "?" if value != value else f"{value:,.6g}"
+    return "?" if value != value else in_digits(value)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aio_provider.api.amounts import in_credits
 from aio_provider.cli_export import export
 from aio_provider.cli_shared import UNITS, age, many, opened
-from aio_provider.frames.progress import in_credits
 
 if TYPE_CHECKING:
     from aio_provider.jobs.ledger import Entry, Ledger

@@ -15,9 +15,9 @@ import platformdirs
 from rich.console import Console
 from rich.markup import escape
 
+from aio_provider.api.amounts import in_credits, in_digits
 from aio_provider.cli import missing
 from aio_provider.cli_shared import many
-from aio_provider.frames.progress import in_credits
 from aio_provider.sandbox.environment import connection_uri
 from aio_provider.sandbox.faults import FAULTS, NOTATION
 from aio_provider.sandbox.server import Sandbox
@@ -90,7 +90,7 @@ def _greet(console: Console, server: Sandbox) -> None:
     limit = settings.requests_per_minute
     console.print(f"[bold]API in One sandbox[/bold]  {server.origin}/  (page, tasks, pictures)")
     console.print(
-        f"{settings.credits:g} credits, {limit or 'no limit of'} requests a minute, "
+        f"{in_digits(settings.credits)} credits, {limit or 'no limit of'} requests a minute, "
         f"{settings.time_scale:g} x the usual latencies, seed {settings.seed}"
     )
     for fault in server.faults:

@@ -12,6 +12,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from aio_provider.api.amounts import in_digits
 from aio_provider.api.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -97,11 +98,8 @@ def put(target: str | Path, content: bytes, *, fs: Any = None) -> None:
 
 
 def number(value: float) -> str:
-    """Credits, counts and money for people: ``12,345.6``, two decimals at most; ``–`` for none."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    text = f"{value:,.2f}".rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
+    """Credits and counts for people: ``12,345.6``, as everywhere; ``–`` for none."""
+    return in_digits(value)
 
 
 def aligned(values: Iterable[float]) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from aio_provider.api.amounts import in_credits, in_digits
 from aio_provider.api.catalog import load_catalog
 from aio_provider.api.prices import CreditRange
 from aio_provider.frames.accessor import register
@@ -24,7 +25,6 @@ from aio_provider.frames.calls import generate
 from aio_provider.frames.columns import Expression
 from aio_provider.frames.options import Options, Reuse
 from aio_provider.frames.parts import Naming, Part
-from aio_provider.frames.progress import in_credits
 from aio_provider.frames.scan import Source, open_scan
 from aio_provider.frames.source import read_source
 from aio_provider.frames.spec import make_spec
@@ -252,7 +252,7 @@ def _short(book: Ledger, labels: Mapping[str, str], total: CreditRange) -> tuple
     """Budgets that these jobs would count for, with less left than the most they may cost."""
     most = total.high if total.high is not None else total.likely or 0.0
     return tuple(
-        f"Budget {use.name} has {max(use.left, 0.0):,.6g} of {use.budget.credits:,.6g} credits left"
+        f"Budget {use.name} has {in_digits(use.left)} of {in_credits(use.budget.credits)} left"
         for use in book.budgets_for(labels)
         if most > use.left
     )
@@ -275,6 +275,6 @@ def _range(total: CreditRange) -> str:
         return in_credits(total.low)
     if total.likely is None and total.high is None:
         return f"at least {in_credits(total.low)}, most of it unknown" if total.low else "an unknown price"
-    likely = "unknown" if total.likely is None else f"{total.likely:,.6g}"
-    high = "unknown" if total.high is None else f"{total.high:,.6g}"
-    return f"{total.low:,.6g} to {high}, likely {likely} credits"
+    likely = "unknown" if total.likely is None else in_digits(total.likely)
+    high = "unknown" if total.high is None else in_digits(total.high)
+    return f"{in_digits(total.low)} to {high}, likely {likely} credits"

@@ -16,10 +16,11 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
+from aio_provider.api.amounts import in_credits
 from aio_provider.api.errors import AioError
 from aio_provider.api.retries import RetryPolicy
 from aio_provider.frames.columns import plain
-from aio_provider.frames.progress import in_credits, in_notebook
+from aio_provider.frames.progress import in_notebook
 from aio_provider.frames.schema import DEFAULT_PREFIX
 from aio_provider.jobs.download import download
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from aio_provider.frames.progress import clock, in_credits
+from aio_provider.api.amounts import in_credits
+from aio_provider.frames.progress import clock
 
 
 @dataclass

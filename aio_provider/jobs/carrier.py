@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
+from aio_provider.api.amounts import in_digits
 from aio_provider.api.errors import (
     AioError,
     AuthenticationError,
@@ -164,8 +165,9 @@ class Carrier:
         """The service's refusal, with how many jobs are left and what they need."""
         jobs = "1 job was" if self.unpaid == 1 else f"{self.unpaid:,} jobs were"
         return InsufficientCreditsError(
-            f"{str(error).rstrip('.')}. {jobs} not submitted, which need about {self.unpaid_credits:,.6g} "
-            "credits. Top up and run again: what is done is not paid for again.",
+            f"{str(error).rstrip('.')}. {jobs} not submitted, which need "
+            f"about {in_digits(self.unpaid_credits)} credits. Top up and run again: what is done is "
+            "not paid for again.",
             status=error.status,
             type=error.type,
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator
 
+from aio_provider.api.amounts import in_digits
 from aio_provider.api.errors import (
     AioError,
     AuthenticationError,
@@ -285,13 +286,14 @@ class AioBaseOperator(BaseOperator):
         most = expected.high if expected.high is not None else expected.likely
         if most is None:
             self.log.warning(
-                "What this costs is not known, so max_credits=%g cannot hold it.", self.max_credits
+                "What this costs is not known, so max_credits=%s cannot hold it.",
+                in_digits(self.max_credits),
             )
         elif most > self.max_credits:
             note = f"; {expected.note}" if expected.note else ""
             raise AirflowFailException(
-                f"Nothing was sent. This may cost {most:,.6g} credits ({expected.source}{note}), more than "
-                f"max_credits={self.max_credits:g}."
+                f"Nothing was sent. This may cost {in_digits(most)} credits ({expected.source}{note}), more "
+                f"than max_credits={in_digits(self.max_credits)}."
             )
 
     def _find(self, record: Record, identity: JobIdentity) -> Started | None:

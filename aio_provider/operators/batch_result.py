@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
+from aio_provider.api.amounts import in_credits, in_digits
 from aio_provider.api.errors import TaskTimeoutError
 from aio_provider.jobs.ledger import JobState
 from aio_provider.triggers.events import FATAL, PASSING
@@ -63,19 +64,19 @@ def tell(run: BatchRun, result: Mapping[str, Any]) -> None:
     """The figures, and what is left to do, in the task log."""
     figures = [f"{result[status]:,} {status.replace('_', ' ')}" for status in _STATUSES if result[status]]
     log.info(
-        "%s: %s rows: %s; %g credits, %s results reused (%g credits saved).",
+        "%s: %s rows: %s; %s, %s results reused (%s saved).",
         result["output_path"],
         f"{result['rows']:,}",
         ", ".join(figures),
-        result["credits"],
+        in_credits(result["credits"]),
         f"{result['reused']:,}",
-        result["saved_credits"],
+        in_credits(result["saved_credits"]),
     )
     if run.state.tally.over_limit:
         log.warning(
-            "max_credits=%g: %d rows were not submitted, since they might have gone past it. With more, "
+            "max_credits=%s: %d rows were not submitted, since they might have gone past it. With more, "
             "clearing this task does the rest; what is done costs nothing again.",
-            run.max_credits,
+            in_digits(run.max_credits),
             run.state.tally.over_limit,
         )
     if result["unknown"]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from aio_provider.api.amounts import in_credits
 from aio_provider.api.client import AsyncAioClient
 from aio_provider.api.errors import RateLimitError
 from aio_provider.hooks import metrics
@@ -155,7 +156,7 @@ class BatchRun:
         if tally.unknown:
             parts.append(f"{tally.unknown:,} held")
         parts.append(f"{len(state.flights):,} in flight")
-        parts.append(f"{tally.credits:g} credits so far")
+        parts.append(f"{in_credits(tally.credits)} so far")
         per_minute = self.hook.settings.requests_per_minute
         if total is not None and per_minute and state.stopped is None:
             requests = 2 * max(total - tally.done - len(state.flights), 0) + len(state.flights)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 
+from aio_provider.api.amounts import in_credits
 from aio_provider.api.errors import ConfigurationError
 from aio_provider.hooks.aio import AioHook
 from aio_provider.hooks.results import openlineage, tell_assets
@@ -116,7 +117,7 @@ class AioCreditReportOperator(BaseOperator):
         note = frame.attrs["aio"]
         totals = note["totals"]
         tell_assets(context, rows=len(frame), credits=totals["credits"], failures=totals["failed"])
-        self.log.info("%s: %g credits, %d tasks.", note["what"], totals["credits"], totals["tasks"])
+        self.log.info("%s: %s, %d tasks.", note["what"], in_credits(totals["credits"]), totals["tasks"])
         if note["archived"]["told"]:
             self.log.info(note["archived"]["told"])
         return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
+from aio_provider.api.amounts import in_digits
 from aio_provider.sandbox import files, media, rules
 from aio_provider.sandbox.tasks import SUCCESS, SandboxTask
 
@@ -73,7 +74,7 @@ def _card(service: Service, task: SandboxTask, now: float) -> str:
     words = escape(
         media.describe(task.body)[:140] or str(task.body.get("image") or task.body.get("video") or "")
     )
-    label = escape(f"{task.model or task.kind} · {status} · {task.cost(now):g} credits")
+    label = escape(f"{task.model or task.kind} · {status} · {in_digits(task.cost(now))} credits")
     return (
         f'<div class="task">{_preview(service, task, status)}'
         f'<div class="words">{words}<small>{label}</small><small>{escape(task.task_id)}</small></div></div>'

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from aio_provider.api.amounts import in_digits
 from aio_provider.sandbox.settings import SandboxSettings
 
 #: Seconds of the documented limit, 60 requests a minute.
@@ -89,7 +90,10 @@ class InsufficientCreditsError(Exception):
     """The balance does not cover a submission; nothing was accepted."""
 
     def __init__(self, needed: float, balance: float) -> None:
-        super().__init__(f"Insufficient credits: this request needs {needed:g}, the balance is {balance:g}")
+        super().__init__(
+            f"Insufficient credits: this request needs {in_digits(needed)}, "
+            f"the balance is {in_digits(balance)}"
+        )
 
 
 class RateWindow:

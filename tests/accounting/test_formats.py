@@ -15,7 +15,7 @@ from aio_provider.accounting.formats import aligned, money, number, percent, sec
         (number(1234.25), "1,234.25"),
         (number(1200.0), "1,200"),
         (number(0.1 + 0.2), "0.3"),
-        (number(-0.001), "0"),
+        (number(-1e-9), "0"),
         (number(nan), "–"),
         (money(0.5), "0.50"),
         (percent(0.1234), "12.3 %"),

@@ -135,7 +135,7 @@ def test_a_range_is_narrowed_by_charges_for_the_same_settings(tmp_path: Path) ->
 
     learned = total()
     assert (learned.low, learned.likely, learned.high, learned.source) == (1400, 1410, 1440, "learned")
-    assert learned.note == "5 past charges: 700 to 720; published 120 to 1200"
+    assert learned.note == "5 past charges: 700 to 720; published 120 to 1,200"
     assert total(duration=5).high == 2400  # other settings: the published range
     with_sandbox = aio.estimate(
         frame, "video", model="kling-3", prompt="caption", params={"mode": "pro", "duration": 10},

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from aio_provider.api.amounts import in_digits
 from aio_provider.api.errors import BudgetExceededError, ConfigurationError
 from aio_provider.jobs.ledger import charges
 from aio_provider.jobs.ledger.model import JobState
@@ -125,8 +126,8 @@ class BudgetEvent:
         refused = self.percent >= 100 and self.charged + self.reserved < self.limit - _EPSILON
         what = "has refused a job" if refused else f"has reached {self.percent} %"
         return (
-            f"Budget {where} {what}: {self.charged:,.6g} credits charged and {self.reserved:,.6g} reserved "
-            f"of {self.limit:,.6g}."
+            f"Budget {where} {what}: {in_digits(self.charged)} credits charged and "
+            f"{in_digits(self.reserved)} reserved of {in_digits(self.limit)}."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -258,10 +259,10 @@ def _add(use: BudgetUse, amount: float) -> BudgetUse:
 
 
 def _refusal(key: str, use: BudgetUse, amount: float) -> BudgetExceededError:
-    needs = f"this job may cost {amount:,.6g}" if amount else "this job's price is not known"
+    needs = f"this job may cost {in_digits(amount)}" if amount else "this job's price is not known"
     return BudgetExceededError(
-        f"Budget {use.name}: {use.charged:,.6g} credits charged and {use.reserved:,.6g} reserved of "
-        f"{use.budget.credits:,.6g}; {needs}. Nothing was sent. Raise the budget (aio budget set), "
+        f"Budget {use.name}: {in_digits(use.charged)} credits charged and {in_digits(use.reserved)} reserved "
+        f"of {in_digits(use.budget.credits)}; {needs}. Nothing was sent. Raise the budget (aio budget set), "
         "or wait for what is in flight or for the next month.",
         budget=use.name,
         limit=use.budget.credits,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from aio_provider.api.amounts import in_digits
 from aio_provider.api.prices import CreditRange, price, price_key
 from aio_provider.jobs.job import service_scope
 from aio_provider.jobs.ledger.schema import jobs, past_attempts
@@ -85,7 +86,7 @@ def expect(published: CreditRange, seen: Sequence[float], *, other_settings: boo
         ground = f"{count} with other settings" if other_settings else count
         if published.likely is not None:  # a base is published, no bound
             low, high = min(low, published.low), max(high, published.likely)
-        note = f"{ground}: {low:g} to {high:g}"
+        note = f"{ground}: {in_digits(low)} to {in_digits(high)}"
         return CreditRange(low, likely, high, "learned", note)
     recent = seen[:ENOUGH]
     outside = all(not published.low <= charge <= published.high for charge in recent)
@@ -105,12 +106,12 @@ def expect(published: CreditRange, seen: Sequence[float], *, other_settings: boo
 
 
 def _span(price: CreditRange) -> str:
-    return f"{price.low:g}" if price.low == price.high else f"{price.low:g} to {price.high:g}"
+    return _span_of([price.low, price.low if price.high is None else price.high])
 
 
 def _span_of(charges: Sequence[float]) -> str:
     low, high = min(charges), max(charges)
-    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    return in_digits(low) if low == high else f"{in_digits(low)} to {in_digits(high)}"
 
 
 def past(
@@ -173,7 +174,7 @@ class Drift:
         more = "more" if self.drift > 0 else "less"
         return (
             f"{self.model or self.kind} was charged {abs(self.drift):.0%} {more} than estimated "
-            f"({self.charged:,.6g} instead of {self.estimated:,.6g} credits, {self.jobs:,} jobs)"
+            f"({in_digits(self.charged)} instead of {in_digits(self.estimated)} credits, {self.jobs:,} jobs)"
         )
 
 
