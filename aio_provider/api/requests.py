@@ -16,7 +16,8 @@ from aio_provider.api.catalog import KINDS, load_catalog
 from aio_provider.api.errors import InvalidRequestError
 from aio_provider.api.validation import check_params, plain, resolve_model
 
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+#: how a request is written down for its fingerprint
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class GenerationRequest:
         """Hex SHA-256 of the canonical JSON of route and body: equal requests have equal fingerprints."""
         # no copy, unlike body(): a million rows are fingerprinted when a batch is resumed
         body = dict(self.params) if self.model is None else {"model": self.model, **self.params}
-        canonical = _CANONICAL.encode({"endpoint": self.endpoint, "body": body})
+        canonical = CANONICAL.encode({"endpoint": self.endpoint, "body": body})
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def __hash__(self) -> int:

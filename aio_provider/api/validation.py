@@ -263,6 +263,8 @@ def _is_required(spec: Param, context: Mapping[str, Any]) -> bool:
 
 
 def _json_type(value: Any) -> str:
+    if type(value) is str:
+        return "string"
     if isinstance(value, bool):
         return "boolean"
     for python, name in ((str, "string"), ((int, float), "number"), (list, "array"), (dict, "object")):

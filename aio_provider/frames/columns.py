@@ -197,7 +197,7 @@ def plain(value: Any) -> Any:
     A whole float becomes an int: pandas turns a column of whole numbers into floats as soon as one of
     them is null, and 5 and 5.0 must not be two different requests.
     """
-    if value is None or isinstance(value, bool):
+    if type(value) is str or value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
         return str(value)  # numpy's own texts and floats are subclasses; a plain one goes on

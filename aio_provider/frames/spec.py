@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aio_provider.api.catalog import KINDS, load_catalog
 from aio_provider.api.errors import InvalidRequestError
 from aio_provider.api.requests import GenerationRequest
+from aio_provider.api.series import Series
 from aio_provider.api.validation import resolve_model, warned
 from aio_provider.frames.columns import (
     Col,
@@ -122,8 +123,34 @@ class RequestSpec:
     def requests(self, rows: pd.DataFrame | pa.Table) -> Iterator[GenerationRequest | Nothing | Invalid]:
         """One item for each row, in order; built as they are asked for."""
         columns = {name: cells(rows, name) for name in self.columns}
+        series: Series | None = None
         for position in range(len(rows)):
-            yield self._request({name: plain(values[position]) for name, values in columns.items()})
+            row = {name: plain(values[position]) for name, values in columns.items()}
+            texts = self._texts(row)
+            if texts is None:
+                yield self._request(row)
+            elif series is not None:
+                yield _another(series, texts)
+            else:
+                item = self._request(row)
+                if isinstance(item, GenerationRequest):
+                    series = Series.of(item, list(texts))
+                yield item
+
+    def _texts(self, row: Mapping[Hashable, Any]) -> dict[str, str] | None:
+        """The fields that differ from row to row, where they are nothing but texts, and all there."""
+        if self._varying is None:
+            return None
+        texts: dict[str, Any] = {name: value.value(row.__getitem__) for name, value in self._varying}
+        return texts if all(type(text) is str for text in texts.values()) else None
+
+    @cached_property
+    def _varying(self) -> list[tuple[str, Expression]] | None:
+        """The fields that read columns; ``None`` where the model does, or a list or an object around them."""
+        if not _is_constant(self.model):
+            return None
+        fields = [(name, value) for name, value in self.fields.items() if not _is_constant(value)]
+        return fields if all(isinstance(value, Expression) for _, value in fields) else None
 
     def _request(self, row: Mapping[Hashable, Any]) -> GenerationRequest | Nothing | Invalid:
         nothing = self._nothing(row)
@@ -169,6 +196,13 @@ class RequestSpec:
     def _params(self, row: Mapping[Hashable, Any]) -> dict[str, Any]:
         pairs = ((name, nested_value(value, row.__getitem__)) for name, value in self.fields.items())
         return {name: value for name, value in pairs if value is not None}
+
+
+def _another(series: Series, texts: Mapping[str, str]) -> GenerationRequest | Invalid:
+    try:
+        return series.request(texts)
+    except InvalidRequestError as error:
+        return Invalid(error)
 
 
 def cells(rows: pd.DataFrame | pa.Table, name: Hashable) -> list[Any]:

@@ -154,5 +154,5 @@ def jobs_for(
 
 def _digest(*parts: str) -> str:
     # Length-prefixed, so that no two different lists of parts can spell the same text.
-    text = "".join(f"{len(part)}:{part}" for part in parts)
+    text = "".join([f"{len(part)}:{part}" for part in parts])
     return hashlib.sha256(text.encode()).hexdigest()
