@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from aio_provider.api.amounts import in_digits
 from aio_provider.jobs.job import Job, Outcome, OutcomeStatus
 from aio_provider.jobs.ledger import JobState
 
 if TYPE_CHECKING:
     from aio_provider.api.errors import AioError
     from aio_provider.api.tasks import ChatCompletion, Task
-    from aio_provider.jobs.ledger import Entry
+    from aio_provider.jobs.ledger import Ending, Entry
 
 #: the outcome of a job that the ledger has in one of these states
 STATUS = {
@@ -22,7 +23,7 @@ STATUS = {
 }
 
 
-def recorded(job: Job, entry: Entry) -> Outcome:
+def recorded(job: Job, entry: Entry | Ending) -> Outcome:
     """The outcome that the ledger already has."""
     return Outcome(
         job,
@@ -79,7 +80,7 @@ def over_limit(job: Job, limit: float | None) -> Outcome:
     return Outcome(
         job,
         OutcomeStatus.NOT_SUBMITTED,
-        error=f"{OVER_LIMIT}={limit:g}.",
+        error=f"{OVER_LIMIT}={in_digits(limit)}.",
         error_type="BudgetExceededError",
         model=job.request.model,
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from aio_provider.api.amounts import in_digits
 from aio_provider.api.errors import AioError, InsufficientCreditsError
 from aio_provider.jobs import outcomes
 from aio_provider.jobs.budget import CreditLimit
@@ -235,7 +236,7 @@ class _Run:
             left = self._carrier.over_limit
             warnings.warn(
                 f"{'1 job was' if left == 1 else f'{left:,} jobs were'} not submitted, which would have gone "
-                f"past max_credits={self._runner.max_credits:g}.",
+                f"past max_credits={in_digits(self._runner.max_credits)}.",
                 CreditLimitWarning,
                 stacklevel=2,
             )
@@ -331,6 +332,7 @@ class _Run:
                 return
             self._free -= len(chunk)
             fresh = self._open_all(chunk)
+            await self._reuse(fresh)
             entries = await self._plan(fresh)
             await self._prime(fresh.values())
             self._begin(fresh, entries)
@@ -350,6 +352,20 @@ class _Run:
                 )
                 self._hand_out([(Open(job), outcomes.failed(job, error))])
         return fresh
+
+    async def _reuse(self, fresh: dict[str, Open]) -> None:
+        """Hand out, and take out of ``fresh``, what the ledger has the end of: most of a run done again."""
+        again = {
+            *([JobState.FAILED] if self._runner.retry_failed else ()),
+            *([JobState.SUCCEEDED] if self._runner.refresh_urls else ()),
+        }
+        ended: list[tuple[Open, Outcome]] = []
+        for key, ending in (await self._ledger.endings(fresh)).items():
+            job = fresh[key].job
+            if ending.fingerprint == job.request.fingerprint and ending.state not in again:
+                ended.append((fresh.pop(key), outcomes.recorded(job, ending)))
+        if ended:
+            self._hand_out(ended)
 
     async def _plan(self, fresh: dict[str, Open]) -> list[Entry]:
         """Enter jobs into the ledger; one in conflict with an open job fails and costs the others nothing."""

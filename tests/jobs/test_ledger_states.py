@@ -182,3 +182,18 @@ def test_entries_are_read_in_pages_by_state_model_and_label(ledger: Ledger) -> N
     assert ledger.counts() == {JobState.PLANNED: (2090, 0.0), JobState.INTENDED: (10, 0.0)}
     with pytest.raises(ValueError, match="season"):
         keys(labels={"season": "w"})
+
+
+def test_endings_say_of_what_has_ended_what_its_entry_says(ledger: Ledger, clock: HandClock) -> None:
+    for wanted in JobState:
+        bring_to(ledger, wanted.value, wanted)
+        clock.forward(1)
+    bring_to(ledger, "chat", JobState.INTENDED)
+    clock.forward(1)
+    ledger.finish([Finished("chat", JobState.SUCCEEDED, text="é\n", urls=("https://x/ü",), credits=0.25)])
+    found = ledger.endings([*JobState, "chat", "chat", "not there"])
+    assert set(found) == {"succeeded", "failed", "expired", "chat"}
+    for key, entry in ledger.get(found).items():
+        ending = found[key]
+        assert {name: getattr(entry, name) for name in ending._fields} == ending._asdict()
+        assert type(ending.state) is JobState

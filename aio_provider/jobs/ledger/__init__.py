@@ -16,7 +16,7 @@ from aio_provider.jobs.ledger.errors import (
     LedgerVersionError,
 )
 from aio_provider.jobs.ledger.group import AsyncLedger
-from aio_provider.jobs.ledger.model import ENDED, OPEN, Entry, Finished, JobState
+from aio_provider.jobs.ledger.model import ENDED, OPEN, Ending, Entry, Finished, JobState
 from aio_provider.jobs.ledger.owners import new_owner
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Budget",
     "BudgetEvent",
     "BudgetUse",
+    "Ending",
     "Entry",
     "Finished",
     "JobConflictError",

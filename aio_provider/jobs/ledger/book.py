@@ -17,7 +17,7 @@ from aio_provider.jobs.ledger import archive, planning, reading, upkeep, verbs
 from aio_provider.jobs.ledger.archive import Pruned
 from aio_provider.jobs.ledger.budget_book import BudgetBook
 from aio_provider.jobs.ledger.errors import LedgerError, LedgerStateError, LedgerUnavailableError
-from aio_provider.jobs.ledger.model import Entry, Finished, JobState
+from aio_provider.jobs.ledger.model import Ending, Entry, Finished, JobState
 from aio_provider.jobs.ledger.planning import OnUnknown, Policy, chunks
 from aio_provider.jobs.ledger.reading import Wanted
 from aio_provider.jobs.ledger.schema import PRESENT, archives, entry_of, jobs, past_attempts
@@ -284,6 +284,10 @@ class Ledger(BudgetBook):
             for some in chunks(list(dict.fromkeys(keys))):
                 found.update(planning.select_entries(conn, some))
         return found
+
+    def endings(self, keys: Iterable[str]) -> dict[str, Ending]:
+        """How those of these jobs ended that have; much faster than :meth:`get`."""
+        return reading.endings(self.store, keys)
 
     def find(self, prefix: str) -> list[Entry]:
         """The entries whose keys begin like this, two at most: enough to tell whether it is the only one."""

@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection
 from aio_provider.jobs.ledger import reading, verbs
 from aio_provider.jobs.ledger.book import Ledger, claim, held_item, unrecorded
 from aio_provider.jobs.ledger.errors import JobConflictError, LedgerError, LedgerUnavailableError
-from aio_provider.jobs.ledger.model import Entry, Finished
+from aio_provider.jobs.ledger.model import Ending, Entry, Finished
 from aio_provider.jobs.ledger.owners import new_owner
 from aio_provider.jobs.ledger.planning import OnUnknown, Policy, plan
 
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 _MOST = 1000
 # What has been paid for is written first.
 _ORDER = ("accept", "finish", "hold", "release", "intend")
+_READ = ("get", "endings", "durations")
 
 
 @dataclass(eq=False, slots=True)
@@ -114,6 +115,11 @@ class AsyncLedger:
     async def get(self, keys: Iterable[str]) -> dict[str, Entry]:
         """See :meth:`.Ledger.get`."""
         found: dict[str, Entry] = await self._call("get", list(keys))
+        return found
+
+    async def endings(self, keys: Iterable[str]) -> dict[str, Ending]:
+        """See :meth:`.Ledger.endings`."""
+        found: dict[str, Ending] = await self._call("endings", list(keys))
         return found
 
     async def durations(self, request: GenerationRequest, scope: str) -> list[float]:
@@ -205,7 +211,7 @@ class AsyncLedger:
         for policy in dict.fromkeys(call.item[0] for call in plans):
             self._guard([call for call in plans if call.item[0] == policy], self._plans)
         for call in batch:
-            if call.verb in ("get", "durations"):
+            if call.verb in _READ:
                 self._guard([call], self._read)
         self._track(steps)
         self._deliver(batch)
@@ -276,10 +282,10 @@ class AsyncLedger:
 
     def _read(self, calls: Sequence[_Call]) -> None:
         for call in calls:
-            if call.verb == "get":
-                call.answer = self.ledger.get(call.item)
-            else:
+            if call.verb == "durations":
                 call.answer = reading.durations(self.ledger.store, *call.item)
+            else:
+                call.answer = getattr(self.ledger, call.verb)(call.item)
 
     def _track(self, steps: Sequence[_Call]) -> None:
         """Remember which intents are open, for their leases."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class JobState(StrEnum):
@@ -97,6 +97,23 @@ class Entry:
     def submitted_at(self) -> datetime | None:
         """When the service took it; for a chat, which has no task, when it was about to be sent."""
         return self.accepted_at or self.intended_at
+
+
+class Ending(NamedTuple):
+    """What an outcome needs of the record of an ended job, and no more; fields as in :class:`Entry`."""
+
+    key: str
+    fingerprint: str
+    state: JobState
+    task_id: str | None
+    urls: tuple[str, ...]
+    text: str | None
+    credits: float | None
+    error: str | None
+    error_type: str | None
+    model: str | None
+    submitted_at: datetime | None
+    finished_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

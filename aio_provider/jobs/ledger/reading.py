@@ -10,8 +10,9 @@ import sqlalchemy as sa
 
 from aio_provider.api.prices import price_key
 from aio_provider.jobs.job import service_scope
-from aio_provider.jobs.ledger.model import Entry, JobState
-from aio_provider.jobs.ledger.schema import LABEL_COLUMNS, PAST, PRESENT, entry_of, jobs
+from aio_provider.jobs.ledger.model import ENDED, Ending, Entry, JobState
+from aio_provider.jobs.ledger.planning import chunks
+from aio_provider.jobs.ledger.schema import ENDING, LABEL_COLUMNS, PAST, PRESENT, ending_of, entry_of, jobs
 from aio_provider.jobs.ledger.store import Store
 
 if TYPE_CHECKING:
@@ -108,6 +109,19 @@ def durations(store: Store, request: GenerationRequest, scope: str, limit: int =
     with store.read() as conn:
         rows = conn.execute(query).all()
     return [(done - begun).total_seconds() for begun, done in rows if begun is not None and done is not None]
+
+
+_ENDINGS = sa.select(*ENDING).where(jobs.c.key.in_(sa.bindparam("keys", expanding=True)))
+
+
+def endings(store: Store, keys: Iterable[str]) -> dict[str, Ending]:
+    """How those of these jobs ended that have."""
+    found: dict[str, Ending] = {}
+    with store.read() as conn:
+        for some in chunks(list(dict.fromkeys(keys))):
+            rows = conn.execute(_ENDINGS, {"keys": list(some)}).all()
+            found.update((row[0], ending_of(row)) for row in rows if row[2] in ENDED)
+    return found
 
 
 def _filter(query: Any, table: sa.Table, wanted: Wanted) -> Any:

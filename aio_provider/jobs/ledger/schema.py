@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from aio_provider.jobs.ledger.model import Entry, JobState
+from aio_provider.jobs.ledger.model import Ending, Entry, JobState
 
 #: 2 added ``estimate_source`` and the table of archives; 3 ``conn_id``, ``price_key``, ``reserved``, the
 #: budgets and an index for reports.
@@ -43,13 +43,19 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
             return value
         return value.replace(tzinfo=None).isoformat(" ", "microseconds")
 
+    def result_processor(self, dialect: sa.engine.Dialect, coltype: object) -> Any:
+        # A re-run reads a hundred thousand times: straight from the text, without a call in between.
+        return _time_of if dialect.name == "sqlite" else super().result_processor(dialect, coltype)
+
     def process_result_value(self, value: Any, dialect: sa.engine.Dialect) -> datetime | None:
         if value is None:
             return None
-        if isinstance(value, str):
-            return datetime.fromisoformat(f"{value}+00:00")
         utc: datetime = value.astimezone(UTC)
         return utc
+
+
+def _time_of(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(f"{text}+00:00")
 
 
 #: Labels with a column of their own -> that column, in the columns' order.
@@ -233,6 +239,21 @@ def _create_index(
     conn: sa.engine.Connection, name: str, table: sa.Table, columns: Sequence[str], only: str = ""
 ) -> None:
     conn.execute(sa.text(f"CREATE INDEX IF NOT EXISTS {name} ON {table.name} ({', '.join(columns)}) {only}"))
+
+
+#: What an :class:`Ending` is made of, in its order.
+ENDING = (
+    *(jobs.c.key, jobs.c.fingerprint, jobs.c.state, jobs.c.service_task_id, jobs.c.urls, jobs.c.text),
+    *(jobs.c.credits, jobs.c.error, jobs.c.error_type, jobs.c.model),
+    sa.func.coalesce(jobs.c.accepted_at, jobs.c.intended_at),
+    jobs.c.finished_at,
+)
+
+
+def ending_of(row: Sequence[Any]) -> Ending:
+    """The :class:`Ending` of a row of :data:`ENDING` columns."""
+    key, fingerprint, state, task_id, urls, *rest = row
+    return Ending(key, fingerprint, _STATES[state], task_id, tuple(urls or ()), *rest)
 
 
 #: The columns that both tables of attempts have.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -167,6 +168,7 @@ class Store:
         options: dict[str, Any] = {"future": True, "hide_parameters": True}
         if self.is_sqlite:
             options["connect_args"] = {"timeout": self._busy, "check_same_thread": False}
+            options["json_deserializer"] = _from_json
             # max_overflow=-1: never make a thread wait for a connection, SQLite's own lock is the queue
             pool: dict[str, Any] = (
                 {"poolclass": StaticPool}
@@ -281,6 +283,13 @@ class _NoLock:
 
     def __exit__(self, *_: object) -> None:
         return None
+
+
+_decode = json.JSONDecoder().raw_decode
+
+
+def _from_json(text: str) -> Any:
+    return _decode(text)[0]  # our own JSON: `json.loads` looks for blanks around it, which takes as long
 
 
 def _speak_sqlite(engine: Engine, busy_seconds: float) -> None:
