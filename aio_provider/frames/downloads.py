@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -122,15 +123,14 @@ def _fetch_all(
     if refuse:
         target.refuse_existing(rows)
     results: list[_Fetched | None] = [None] * len(rows)
+    counts = Counter(view.state.counts)
     with ThreadPoolExecutor(max_workers=concurrency) as pool:
         waiting = {pool.submit(target.fetch_row, row, overwrite): row.position for row in rows if row.urls}
         try:
             for done in as_completed(waiting):
                 result = results[waiting[done]] = done.result()
-                state = view.state
-                view.state = replace(
-                    state, done=state.done + 1, failed=state.failed + (result.error is not None)
-                )
+                counts["failed" if result.error is not None else "succeeded"] += 1
+                view.update(counts)
                 view.draw()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -85,6 +85,7 @@ class Prepared:
     def _hand_over(self, out: pd.DataFrame | StreamResult, view: View) -> pd.DataFrame | StreamResult:
         """Tell the user how it went, now that everything is kept."""
         report = self.run.report()
+        view.settle(report)
         view.close()
         view.say(report.summary())
         if self.run.over_limit:
@@ -113,8 +114,10 @@ class Prepared:
         """Keep what there is."""
         report = self.run.report()
         self.rows.stopped(error, report)
+        view.settle(report)
         view.close()
-        view.say(f"Stopped by {type(error).__name__}. {report.summary()}")
+        cause = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else type(error).__name__
+        view.say(f"Stopped by {cause}. {report.summary()}")
 
     def _raise_failures(self, out: pd.DataFrame | StreamResult) -> None:
         if self.run.first_failure is None:

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from html import escape
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aio_provider.jobs.runner import Progress
+    from aio_provider.frames.report import Report
 
 #: seconds between two lines in a log: the first come soon, then ever fewer, so a day's run is not a book
 LOG_INTERVALS = (2.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 
+#: statuses that are told beside the bar: rows that did not get a result
+_TOLD = ("expired", "failed", "not_submitted", "pending", "unknown")
+#: statuses of rows that are not done
+_WAITING = ("not_submitted", "pending")
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How far a run is, in rows."""
+    """How far a run is, in rows.
+
+    :param counts: of the rows looked at, by status; what is told of them has the summary's words.
+    :param credits: spent so far; ``None`` where nothing is paid for.
+    """
 
     total: int | None
     done: int = 0
-    failed: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
     in_flight: int = 0
     reused: int = 0
-    credits: float = 0.0
+    credits: float | None = None
     eta_seconds: float | None = None
 
     def line(self) -> str:
@@ -35,15 +45,17 @@ class Snapshot:
 
     def details(self) -> str:
         """What stands beside a bar."""
-        parts = [f"{self.failed:,} failed"] if self.failed else []
+        counts = ((name, self.counts.get(name, 0)) for name in _TOLD)
+        parts = [f"{count:,} {name.replace('_', ' ')}" for name, count in counts if count]
         if self.reused:
             parts.append(f"{self.reused:,} reused")
-        if self.total is None or self.done < self.total:
+        if self.in_flight:
             parts.append(f"{self.in_flight:,} in flight")
-        parts.append(in_credits(self.credits))
+        if self.credits is not None:
+            parts.append(in_credits(self.credits))
         if self.eta_seconds is not None and self.done < (self.total or 0):
             parts.append(f"about {clock(self.eta_seconds)} left")
-        return ", ".join(parts)
+        return ", ".join(parts) or "…"
 
 
 class View:
@@ -56,17 +68,24 @@ class View:
         self.title = title
         self.state = Snapshot(total)
 
-    def update(self, progress: Progress, *, extra_done: int = 0, extra_failed: int = 0) -> None:
-        """Take the engine's figures, plus the rows that never reached it."""
+    def update(
+        self,
+        counts: Mapping[str, int],
+        *,
+        reused: int = 0,
+        credits: float | None = None,
+        in_flight: int = 0,
+        eta_seconds: float | None = None,
+    ) -> None:
+        """Take the figures so far; ``counts``: rows by status."""
+        done = sum(counts.values()) - sum(counts.get(name, 0) for name in _WAITING)
         self.state = Snapshot(
-            total=self.state.total,
-            done=progress.done + extra_done,
-            failed=progress.failed + extra_failed,
-            in_flight=progress.in_flight,
-            reused=progress.reused,
-            credits=progress.credits or 0.0,
-            eta_seconds=progress.eta_seconds,
+            self.state.total, done, dict(counts), in_flight, reused, credits, eta_seconds
         )
+
+    def settle(self, report: Report) -> None:
+        """Take the last figures, so that what is left standing says the same as the summary."""
+        self.update(report.statuses, reused=report.reused, credits=report.credits)
 
     def draw(self) -> None:
         """Show the state; by default it is not shown."""

@@ -20,8 +20,8 @@ from aio_provider.frames.parts import Naming, Part, RowJob
 from aio_provider.frames.progress import View
 from aio_provider.frames.report import Report
 from aio_provider.frames.schema import RowResult
-from aio_provider.jobs.job import Job, Outcome
-from aio_provider.jobs.ledger import Ledger, LedgerError
+from aio_provider.jobs.job import Job, Outcome, OutcomeStatus
+from aio_provider.jobs.ledger import ENDED, Entry, JobState, Ledger, LedgerError
 from aio_provider.jobs.outcomes import OVER_LIMIT
 from aio_provider.jobs.pacing import rate_budget
 from aio_provider.jobs.polling import PollPlan, catalog_prior
@@ -64,8 +64,11 @@ class Run:
         self._spent = 0.0
         self._reused = 0
         self._saved = 0.0
-        self._own_done = 0
-        self._own_failed = 0
+        #: for the view: rows by status so far, and the engine's own figures
+        self._live: Counter[str] = Counter()
+        self._progress = Progress()
+        #: jobs that this run has sent and whose end it was not told of
+        self._sent: set[str] = set()
         self._started = time.monotonic()
         self._began = datetime.now(UTC)
 
@@ -100,6 +103,7 @@ class Run:
             async with self._client as client:
                 self._view, self._ledger, self._done = view, ledger, done
                 self._room, self._turn = asyncio.Event(), asyncio.Lock()
+                self._loop = asyncio.get_running_loop()
                 await self._collect(self._runner(client, ledger), parts)
             if self._spent:
                 self._drift = await asyncio.to_thread(ledger.drift_notes, self._began, self.settings.base_url)
@@ -127,15 +131,19 @@ class Run:
             prefer=options.prefer,
             deadlines=None if options.deadline is None else {self.spec.kind: options.deadline},
             progress=self._tell,
+            observer=self._step,
         )
 
     def skip(self, note: PartNote) -> None:
-        """Count a part that an earlier run has finished."""
+        """Count a part that an earlier run has finished; called where parts are read, in a thread."""
+        self._loop.call_soon_threadsafe(self._skipped, note)
+
+    def _skipped(self, note: PartNote) -> None:
         self._statuses.update(note.statuses)
         self._reused += note.statuses.get("succeeded", 0)
         self._saved += note.credits
-        self._own_done += note.rows
-        self._own_failed += note.statuses.get("failed", 0) + note.statuses.get("expired", 0)
+        self._live.update(note.statuses)
+        self._show()
 
     def report(self) -> Report:
         """The figures so far. Rows that were never reached are ``not_submitted``."""
@@ -146,7 +154,7 @@ class Run:
         if left > 0:
             statuses["not_submitted"] += left
         shared = [part.results[row] for part in self.open.values() for row in part.copies]
-        known = [result for result in shared if result is not None]
+        known = [result for result in shared if result is not None and result.status == "succeeded"]
         return Report(
             run_id=self.run_id,
             kind=self.spec.kind,
@@ -186,8 +194,8 @@ class Run:
             self._feeding = self.naming.jobs(part)
             yield self._feeding
             own = [result for row, result in enumerate(part.results) if row not in part.keys]
-            self._own_done += len(own)
-            self._own_failed += sum(one is not None and one.status == "failed" for one in own)
+            self._live.update(result.status for result in own if result is not None)
+            self._show()
             if part.done:
                 await self._finish()
 
@@ -222,7 +230,10 @@ class Run:
         self._statuses.update(part.statuses())
         for row in part.copies:
             result = part.results[row]
-            if result is not None:
+            if result is None:
+                continue
+            self._live[result.status] += 1
+            if result.status == "succeeded":
                 self._reused += 1
                 self._saved += result.credits or 0.0
         for row, result in part.failures():
@@ -233,24 +244,44 @@ class Run:
     def _take(self, outcome: Outcome) -> Part:
         job = cast("RowJob", outcome.job)
         part = cast("Part", job.part)
-        part.take(job.row, RowResult.of(outcome))
+        result = RowResult.of(outcome)
+        part.take(job.row, result)
+        self._live[result.status] += 1
+        if outcome.status not in (OutcomeStatus.PENDING, OutcomeStatus.NOT_SUBMITTED):
+            self._sent.discard(job.key)
         if outcome.error_type == "BudgetExceededError" and outcome.error:
             if outcome.error.startswith(OVER_LIMIT):
                 self.over_limit += 1
             else:
                 self.over_budget += 1
                 self.budget_error = outcome.error
-        if outcome.reused:
+        if not outcome.reused:
+            self._spent += outcome.credits or 0.0
+        elif outcome.status is OutcomeStatus.SUCCEEDED:
             self._reused += 1
             self._saved += outcome.credits or 0.0
-        else:
-            self._spent += outcome.credits or 0.0
+        self._show()
         if outcome.finished_at is not None and outcome.finished_at >= self._began:
             part.fresh.append(job.row)
         return part
 
     def _tell(self, progress: Progress) -> None:
-        self._view.update(progress, extra_done=self._own_done, extra_failed=self._own_failed)
+        self._progress = progress
+        self._show()
+
+    def _show(self) -> None:
+        progress = self._progress
+        self._view.update(
+            self._live,
+            reused=self._reused,
+            credits=self._spent,
+            in_flight=progress.in_flight,
+            eta_seconds=progress.eta_seconds,
+        )
+
+    def _step(self, step: str, job: Job) -> None:
+        if step == "after_intent":
+            self._sent.add(job.key)
 
     def _look_up(self, part: Part) -> None:
         """After an early stop: what the record says of jobs without an end. It knows more than we were told:
@@ -265,4 +296,17 @@ class Run:
         ):  # the ledger being lost may be what stopped the run: then no more is known
             part.take_times(self._ledger.get(part.keys[row] for row in part.fresh))
             part.copy_within()
-            part.look_up(self._ledger.get(part.wanting()))
+            entries = self._ledger.get(part.wanting())
+            part.look_up(entries)
+            for key in entries.keys() & set(part.keys.values()):
+                self._settled(entries[key])
+
+    def _settled(self, entry: Entry) -> None:
+        """Count a job whose end is on record and was not told to us: this run has paid for what it sent."""
+        if entry.state not in ENDED:
+            return
+        if entry.key in self._sent:
+            self._spent += entry.credits or 0.0
+        elif entry.state is JobState.SUCCEEDED:
+            self._reused += 1
+            self._saved += entry.credits or 0.0
