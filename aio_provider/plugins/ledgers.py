@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from aio_provider.api.errors import AioError, ConfigurationError
 from aio_provider.hooks.aio import AioHook
+from aio_provider.hooks.connection import read_connection
 from aio_provider.plugins.sight import connections_of
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _url(conn_id: str) -> str | None:
     try:
         connection = AioHook.get_connection(conn_id)
         # Of another type: the same answer as for none at all, so that nobody learns which ids there are.
-        return AioHook(conn_id).settings.ledger if connection.conn_type == AioHook.conn_type else None
+        return read_connection(connection).ledger if connection.conn_type == AioHook.conn_type else None
     except (AirflowNotFoundException, ConfigurationError):
         return None
 
