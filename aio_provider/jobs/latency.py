@@ -33,7 +33,8 @@ _PRIOR_ABOVE = 0.04
 #: factor (by e to this much for e times more), and a task says so much at least for any (it may have failed,
 #: or be a straggler)
 _SHIFT = 4
-_SHIFTS = range(-64, 65, _SHIFT)
+_FARTHEST = 64
+_SHIFTS = range(-_FARTHEST, _FARTHEST + 1, _SHIFT)
 _DOUBTFUL = 3.0
 _UNLIKELY = 0.02
 #: a task on record was found done by this many times its latency, where that is within the published range
@@ -63,6 +64,8 @@ class LatencyModel:
         self._high = high
         self._inside = _published(low, high)
         self._inside_cdf = [0.0, *accumulate(self._inside)]
+        beyond = _FARTHEST + 1
+        self._padded_cdf = [*[0.0] * beyond, *self._inside_cdf, *[self._inside_cdf[-1]] * beyond]
         self._evidence = [0.0] * len(_SHIFTS)
         self.count = 0
         self._trust = 1.0
@@ -97,9 +100,12 @@ class LatencyModel:
         # Where it had this less likely than a guess over all magnitudes, trust it less.
         likely = sum(self._prior[first : last + 1]) / ((last + 1 - first) / _COUNT)
         self._trust = min(self._trust * max(likely, _DISMAY), 1.0)
-        for place, shift in enumerate(_SHIFTS):
-            chance = self._below(last + 1 - shift) - self._below(first - shift)
-            self._evidence[place] = _MEMORY * self._evidence[place] + math.log(max(chance, _UNLIKELY))
+        self._evidence = [
+            _MEMORY * seen + math.log(max(before - early, _UNLIKELY))
+            for seen, before, early in zip(
+                self._evidence, self._below_shifted(last + 1), self._below_shifted(first), strict=True
+            )
+        ]
 
     def running(self, age: float, before: float | None) -> None:
         """A task is still running at ``age``; ``before`` is the age of its last such sighting."""
@@ -214,6 +220,10 @@ class LatencyModel:
 
     def _below(self, index: int) -> float:
         return self._inside_cdf[min(max(index, 0), _COUNT)]
+
+    def _below_shifted(self, index: int) -> list[float]:
+        """:meth:`_below` of ``index - shift`` for each of the shifts; in one go, since every task asks."""
+        return self._padded_cdf[index + 2 * _FARTHEST + 1 : index : -_SHIFT]
 
     def _rescaled(self) -> list[float]:
         """The published range times the factors by which, from what was seen, it is wrong.

@@ -42,8 +42,11 @@ _FAR_BELOW = 40.0
 _RUSH_MEMORY = 1.5
 #: this many polls in a row that should have found a task done, and did not, tell of a changed service
 _DOUBT_AFTER = 3
-#: seconds between two refreshes of one model's figures
+#: seconds between two refreshes of one model's figures; and once so many tasks have told of it that a few
+#: more change little
 _REFRESH_EVERY = 0.05
+_REFRESH_KNOWN = 0.5
+_KNOWN = 200
 _REBUILD_UP_TO = 2000
 #: a task that has run for so many median latencies is asked after ever less: it may never end
 _STRAGGLER = 2.5
@@ -93,6 +96,10 @@ class _Group:
             self.sure_version = self.latency.version
             self.sure_at = self.latency.sure_age(_SURE, _MISS)
         return self.sure_at
+
+    def refresh_at(self) -> float:
+        """When its figures may be brought up to date again: that takes a millisecond."""
+        return self.refreshed_at + (_REFRESH_EVERY if self.latency.count < _KNOWN else _REFRESH_KNOWN)
 
     def looks(self) -> float:
         return 1.0 + (_LOOKS - 1.0) * (1.0 - self.rush) ** 2
@@ -169,7 +176,7 @@ class PollPlan:
                 self._tend(group, now, pressed)
                 due = min(due, self._group_due(group, pressed)[0])
                 if not group.latency.fresh():  # think again once it may be refreshed
-                    due = min(due, group.refreshed_at + _REFRESH_EVERY)
+                    due = min(due, group.refresh_at())
         return None if due == math.inf else due
 
     def pick(self, now: float, pressed: bool) -> str | None:
@@ -290,7 +297,7 @@ class PollPlan:
     def _tend(self, group: _Group, now: float, pressed: bool) -> None:
         """Bring a group's figures up to date."""
         latency = group.latency
-        if now >= group.refreshed_at + _REFRESH_EVERY and not latency.fresh():
+        if now >= group.refresh_at() and not latency.fresh():
             latency.refresh()
             group.refreshed_at = now
         if group.rush_at > -math.inf:
