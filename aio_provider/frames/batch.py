@@ -71,7 +71,7 @@ class Batch:
         self.kind = self._stream.spec.kind
         #: rows of the input
         self.total: int | None = self._stream.scan.total
-        self._stream.target.prepare(self._stream.call(base_url), overwrite=overwrite)
+        self._stream.prepare(base_url, overwrite=overwrite)
 
     def jobs(self) -> Iterator[Job]:
         """A job for each row that has something to do, in the order of the rows; the same ones each time."""

@@ -14,6 +14,7 @@ from aio_provider.frames.options import Options
 from aio_provider.frames.output import Output
 from aio_provider.frames.parts import Part
 from aio_provider.frames.report import Report
+from aio_provider.frames.same import about
 from aio_provider.frames.schema import column_names, result_columns
 from aio_provider.frames.spec import RequestSpec
 from aio_provider.jobs.job import service_scope
@@ -23,13 +24,13 @@ class InMemory:
     """A frame and what becomes of it.
 
     :param output: the file that the result is written to, if any.
-    :param call: the call's fingerprint, for that file.
+    :param call: the call's fingerprint and description, for that file.
     """
 
     #: nothing is done with a part before the end
     done = None
 
-    def __init__(self, frame: pd.DataFrame, prefix: str, output: Output | None, call: str) -> None:
+    def __init__(self, frame: pd.DataFrame, prefix: str, output: Output | None, call: dict[str, Any]) -> None:
         self.total: int | None = len(frame)
         self._frame = frame
         self._prefix = prefix
@@ -86,14 +87,16 @@ class InMemory:
 
     def _write(self, out: pd.DataFrame, report: Report) -> None:
         if self._output is not None:
-            note = {"call": self._call, "run_id": report.run_id, "totals": report.to_dict()}
+            note = {**self._call, "run_id": report.run_id, "totals": report.to_dict()}
             self._output.write(out, note)
 
 
-def call_fingerprint(spec: RequestSpec, frame: pd.DataFrame, options: Options, base_url: str) -> str:
+def call_fingerprint(
+    spec: RequestSpec, frame: pd.DataFrame, options: Options, base_url: str
+) -> tuple[str, dict[str, Any]]:
     """What makes two calls the same call: what is sent where for which rows, and how the columns are called.
 
-    :returns: 64 hex digits.
+    :returns: 64 hex digits, and a small description for the output's metadata.
     """
     key = options.key
     shape: dict[str, Any] = {
@@ -108,4 +111,5 @@ def call_fingerprint(spec: RequestSpec, frame: pd.DataFrame, options: Options, b
         for value in frame[name].tolist():
             digest.update(repr(plain(value)).encode())
             digest.update(b"\0")
-    return digest.hexdigest()
+    call = digest.hexdigest()
+    return call, about({**shape, "input": call, "run": ""})

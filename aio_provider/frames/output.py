@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from aio_provider.api.errors import ConfigurationError
 from aio_provider.frames.places import is_local, locate, to_disk
+from aio_provider.frames.same import is_paid, refusal
 from aio_provider.frames.schema import SCHEMA_VERSION, fix_types
 from aio_provider.frames.words import words
 
@@ -49,53 +50,64 @@ class Output:
             raise TypeError("output is bytes; give the path as text.")
         if not url.lower().endswith(_SUFFIXES):
             raise ConfigurationError(
-                f"output={url!r}: the result is written as Parquet, so the name must end in .parquet. "
-                f"{words.get().other_format}"
+                f"{words.get().argument('output', url)}: the result is written as Parquet, so the name must "
+                f"end in .parquet. {words.get().other_format}"
             )
         return cls(url, prefix)
 
-    def prepare(self, frame: pd.DataFrame, call: str, *, overwrite: bool) -> None:
+    def prepare(
+        self, frame: pd.DataFrame, call: str, *, overwrite: bool, about: Mapping[str, Any] | None = None
+    ) -> None:
         """Make sure, before anything is spent, that the result can be written here.
 
         :param frame: the input: its columns must fit into Parquet too.
         :param call: the call's fingerprint; an existing file with the same one is a re-run's.
         :param overwrite: replace whatever is there.
+        :param about: a description of the call, for the message about another one's file.
         :raises FileExistsError: there is a file, and it is not this same call's.
         :raises FileNotFoundError, PermissionError, OSError: the place cannot be written.
         :raises ConfigurationError: a column that Parquet cannot hold.
         """
         arrow_input(frame)
-        self.present(call, overwrite=overwrite)
+        self.present(call, overwrite=overwrite, about=about)
         fs, path = locate(self.url)
         parent = fs._parent(path)
         if is_local(fs) and not Path(parent).is_dir():
-            raise FileNotFoundError(
-                f"output={self.url!r}: the folder {parent!r} does not exist; make it first."
-            )
+            raise FileNotFoundError(f"{self._said}: the folder {parent!r} does not exist; make it first.")
         probe = self._temporary(path)
         try:
             fs.touch(probe)
             fs.rm_file(probe)
         except OSError as error:
-            raise type(error)(f"output={self.url!r} cannot be written: {error}") from error
+            raise type(error)(f"{self._said} cannot be written: {error}") from error
 
-    def present(self, call: str, *, overwrite: bool) -> dict[str, Any] | None:
+    @property
+    def _said(self) -> str:
+        return words.get().argument("output", self.url)
+
+    def present(
+        self, call: str, *, overwrite: bool, about: Mapping[str, Any] | None = None
+    ) -> dict[str, Any] | None:
         """The note of the file that is there; ``None`` where there is none, or not one of ours.
 
-        :raises FileExistsError: there is a file, it is not this same call's, and ``overwrite`` is not given.
+        :raises FileExistsError: there is a file, it is not this same call's, something in it is paid for, and
+            ``overwrite`` is not given.
         """
         fs, path = locate(self.url)
         if fs.isdir(path):
-            raise IsADirectoryError(f"output={self.url!r} is a folder; give a file's name.")
+            raise IsADirectoryError(f"{self._said} is a folder; give a file's name.")
         if not fs.exists(path):
             return None
         found = self._note(fs, path)
-        if not overwrite and (found is None or found.get("call") != call):
-            whose = "is not a result of aio.generate" if found is None else "holds the result of another call"
+        if overwrite:
+            return found
+        if found is None:
             raise FileExistsError(
-                f"output={self.url!r} exists and {whose}. "
+                f"{self._said} exists and is not a result of aio.generate. "
                 f"Pass {words.get().argument('overwrite', True)} to replace it, or give another name."
             )
+        if found.get("call") != call and _is_paid(found):
+            raise FileExistsError(refusal(self.url, found.get("about"), about, begins="exists and "))
         return found
 
     def write(self, frame: pd.DataFrame, note: Mapping[str, Any]) -> None:
@@ -138,6 +150,14 @@ class Output:
     def _temporary(self, path: str) -> str:
         folder, _, name = path.rpartition("/")
         return f"{folder}/.{name}.{uuid.uuid4().hex[:12]}.tmp"
+
+
+def _is_paid(note: Mapping[str, Any]) -> bool:
+    """Whether anything in a file has cost credits, by its note; one that does not say counts as paid."""
+    totals = note.get("totals") or {}
+    if "statuses" not in totals:
+        return True
+    return is_paid(totals["statuses"], totals.get("credits", 0), totals.get("saved_credits", 0))
 
 
 def arrow_input(frame: pd.DataFrame) -> pa.Table:

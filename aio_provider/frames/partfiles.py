@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from aio_provider.api.errors import ConfigurationError
 from aio_provider.frames.parts import Part
 from aio_provider.frames.places import is_local, locate, write_whole
+from aio_provider.frames.same import is_paid, refusal
 from aio_provider.frames.schema import SCHEMA_VERSION
 from aio_provider.frames.words import words
 
@@ -61,46 +62,61 @@ class PartFiles:
     :param url: path or fsspec URL of the folder.
     :param partition_by: columns whose values name folders (``country=de/part-00000.parquet``); the files
         leave them out.
+    :param called: what the user calls it, where that is not its own name.
     """
 
-    def __init__(self, url: str, partition_by: Sequence[str] = ()) -> None:
+    def __init__(self, url: str, partition_by: Sequence[str] = (), *, called: str | None = None) -> None:
         self.url = url.rstrip("/") or url
+        self._called = self.url if called is None else called
+        self._made_root = False
+        self._before: dict[str, Any] | None = None
+        self._about: dict[str, Any] = {}
         self.partition_by = list(partition_by)
         self.notes: dict[int, PartNote] = {}
         self._call = ""
         self.fs, self.root = locate(self.url)
         self._made: set[str] = set()
 
-    def prepare(self, call: str, *, overwrite: bool, room: int = 0) -> None:
+    def prepare(
+        self, call: str, *, overwrite: bool, room: int = 0, about: Mapping[str, Any] | None = None
+    ) -> None:
         """Make sure, before anything is spent, that the result can be written here, and begin it.
 
         :param call: the call's fingerprint; a folder with the same one is a re-run's.
         :param overwrite: take the place of another call's result. Files of others are never touched.
         :param room: bytes that will be needed, about.
-        :raises FileExistsError: there are files that are not this call's.
+        :param about: a description of the call, kept beside its fingerprint.
+        :raises FileExistsError: there are files that are not this call's, and something in them is paid for.
         :raises OSError: the place cannot be written, or has too little room.
         """
-        self._call = call
+        self._call, self._about = call, dict(about or {})
         found = self._look(overwrite)
         if found is not None and found.get("call") == call:
             self.notes = {note["number"]: PartNote(**note) for note in found.get("parts", ())}
+        else:
+            self._before = found
         if is_local(self.fs):
             parent = Path(self.root).parent
             if not parent.is_dir():
                 raise FileNotFoundError(
-                    f"output={self.url!r}: the folder {str(parent)!r} does not exist; make it first."
+                    f"{self._said}: the folder {str(parent)!r} does not exist; make it first."
                 )
+            require_room(parent, self._said, room)
         try:
+            self._made_root = not self.fs.exists(self.root)
             self.fs.makedirs(self.root, exist_ok=True)
             self.save({}, complete=False)
         except OSError as error:
-            raise type(error)(f"output={self.url!r} cannot be written: {error}") from error
-        require_room(self.fs, self.root, self.url, room)
+            raise type(error)(f"{self._said} cannot be written: {error}") from error
+
+    @property
+    def _said(self) -> str:
+        return words.get().argument("output", self._called)
 
     def _look(self, overwrite: bool) -> dict[str, Any] | None:
         """The manifest that is there."""
         if self.fs.isfile(self.root):
-            raise FileExistsError(f"output={self.url!r} is a file; give a folder's name.")
+            raise FileExistsError(f"{self._said} is a file; give a folder's name.")
         names = self._names()
         found = self._manifest()
         foreign = [
@@ -109,14 +125,12 @@ class PartFiles:
         if foreign:
             more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
             raise FileExistsError(
-                f"output={self.url!r} has files that are not a result of aio.generate "
+                f"{self._said} has files that are not a result of aio.generate "
                 f"({foreign[0]!r}{more}); give another folder."
             )
-        if found is not None and found.get("call") != self._call and not overwrite:
-            raise FileExistsError(
-                f"output={self.url!r} holds the result of another call. "
-                f"Pass {words.get().argument('overwrite', True)} to replace it, or give another name."
-            )
+        others = found is not None and found.get("call") != self._call
+        if found is not None and others and not overwrite and _is_paid(found):
+            raise FileExistsError(refusal(self._called, found.get("about"), self._about))
         return found
 
     def write(self, part: Part, table: pa.Table, digest: str) -> PartNote:
@@ -162,6 +176,7 @@ class PartFiles:
         manifest = {
             "schema_version": SCHEMA_VERSION,
             "call": self._call,
+            "about": self._about,
             "complete": complete,
             "totals": dict(totals),
             "parts": [asdict(note) for _, note in sorted(self.notes.items())],
@@ -184,6 +199,19 @@ class PartFiles:
     def remove(self) -> None:
         """Take the folder away."""
         self.fs.rm(self.root, recursive=True)
+
+    def discard(self) -> None:
+        """Take away what :meth:`prepare` and :meth:`write` made; a result that was to be replaced is kept."""
+        written = [file["path"] for note in self.notes.values() for file in note.files]
+        self.notes.clear()
+        if self._made_root:
+            self.remove()
+        elif self._before is not None and _is_paid(self._before):
+            kept = {file["path"] for part in self._before["parts"] for file in part["files"]}
+            self._remove([name for name in written if name not in kept])
+            write_whole(self.fs, f"{self.root}/{MANIFEST}", json.dumps(self._before).encode())
+        else:
+            self._remove([*(name for name in self._names() if _OURS.search(name)), MANIFEST])
 
     def open(self, number: int) -> Any:
         """The one file of a part that is not partitioned, to be read."""
@@ -210,7 +238,7 @@ class PartFiles:
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise FileExistsError(f"output={self.url!r}: its {MANIFEST} cannot be read; give another folder.")
+            raise FileExistsError(f"{self._said}: its {MANIFEST} cannot be read; give another folder.")
         return found
 
     def _names(self) -> list[str]:
@@ -282,16 +310,20 @@ def room_for(rows: int | None, size: int) -> int:
     return size + _ROW_BYTES * (rows or 0)
 
 
-def require_room(fs: Any, path: str, url: str, room: int) -> None:
+def _is_paid(manifest: Mapping[str, Any]) -> bool:
+    parts = manifest.get("parts", ())
+    return any(is_paid(part["statuses"], part["credits"]) for part in parts)
+
+
+def require_room(path: Path, output: str, room: int) -> None:
     """Refuse to begin what a local disk cannot hold.
 
+    :param output: what the message calls it.
     :raises OSError: with how much is missing.
     """
-    if not is_local(fs):
-        return
     free = shutil.disk_usage(path).free
     if free < room:
         raise OSError(
-            f"output={url!r} needs about {room / 1e6:,.0f} MB and its disk has {free / 1e6:,.0f} MB left; "
+            f"{output} needs about {room / 1e6:,.0f} MB and its disk has {free / 1e6:,.0f} MB left; "
             "free some space or give another place. Nothing was sent."
         )

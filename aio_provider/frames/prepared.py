@@ -79,14 +79,14 @@ class Prepared:
         return self._hand_over(out, view)
 
     def _view(self) -> View:
-        total = self.rows.total
-        return make_view(total, self.run.spec.kind, False if total == 0 else self.progress)
+        return make_view(self.rows.total, self.run.spec.kind, self.progress)
 
     def _hand_over(self, out: pd.DataFrame | StreamResult, view: View) -> pd.DataFrame | StreamResult:
         """Tell the user how it went, now that everything is kept."""
         report = self.run.report()
-        view.settle(report)
-        view.close()
+        if report.rows:
+            view.settle(report)
+            view.close()
         view.say(report.summary())
         if self.run.over_limit:
             warnings.warn(
@@ -148,8 +148,6 @@ def prepare(arguments: Mapping[str, Any]) -> Prepared:
     checks.check_type("progress", given["progress"], bool, none=True)
     gallery = checks.check_gallery(given["gallery"])
     run, rows = _streamed(given) if _streams(given) else _in_memory(given)
-    if rows.total != 0:  # an empty frame needs no key
-        run.connect()
     return Prepared(run, rows, given["errors"], given["progress"], gallery)
 
 
@@ -182,11 +180,14 @@ def _in_memory(given: Mapping[str, Any]) -> tuple[Run, InMemory]:
     spec.check_constants(frame)
     if given["errors"] == "raise":
         spec.check_rows([frame])
-    call = ""
-    if output is not None:
-        call = call_fingerprint(spec, frame, options, settings.base_url)
-        output.prepare(frame, call, overwrite=given["overwrite"])
     run = Run(spec, options, settings, len(frame))
+    if len(frame):  # an empty frame needs no key
+        run.connect()
+    call: dict[str, Any] = {}
+    if output is not None:
+        name, told = call_fingerprint(spec, frame, options, settings.base_url)
+        call = {"call": name, "about": told}
+        output.prepare(frame, name, overwrite=given["overwrite"], about=told)
     return run, InMemory(frame, options.prefix, output, call)
 
 
@@ -197,8 +198,9 @@ def _streamed(given: Mapping[str, Any]) -> tuple[Run, Streaming]:
     settings = Settings.from_env(**checks.check_settings(given))
     if given["errors"] == "raise":
         stream.check_rows()
-    stream.target.prepare(stream.call(settings.base_url), overwrite=given["overwrite"])
     run = Run(stream.spec, stream.options, settings, stream.scan.total)
+    run.connect()  # before anything is written: a wrong key or address leaves nothing behind
+    stream.prepare(settings.base_url, overwrite=given["overwrite"])
     strict = given["errors"] == "raise"
     return run, Streaming(stream, run, overwrite=given["overwrite"], frame=frame, strict=strict)
 

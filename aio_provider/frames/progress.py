@@ -208,6 +208,8 @@ def make_view(total: int | None, title: str, progress: bool | None) -> View:
     """
     if progress is False:
         return View(total, title)
+    if total == 0:
+        return LogView(total, title)
     if in_notebook():
         return NotebookView(total, title)
     if sys.stderr is not None and sys.stderr.isatty():

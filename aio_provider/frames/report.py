@@ -32,6 +32,8 @@ class Report:
     def summary(self) -> str:
         """The figures for people, and what to do about rows without an end."""
         count = self.statuses
+        if not self.rows:
+            return f"{self.kind}: 0 rows: nothing to do."
         parts = [
             "1 row" if self.rows == 1 else f"{self.rows:,} rows",
             f"{self.succeeded:,} succeeded",

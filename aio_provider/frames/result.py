@@ -50,6 +50,8 @@ class StreamResult:
     def dataset(self) -> ds.Dataset:
         """The output as a ``pyarrow.dataset.Dataset``, for what is too large to read."""
         fs, paths = self._target.pieces()
+        if not paths:  # a call that was stopped before anything was paid for
+            return ds.dataset(self.schema.empty_table())
         names = self._target.partition_by
         partitioning = None
         if names:

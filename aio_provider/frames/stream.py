@@ -15,6 +15,7 @@ from aio_provider.api.errors import ConfigurationError
 from aio_provider.frames import arguments as checks
 from aio_provider.frames.options import Options
 from aio_provider.frames.parts import Naming, Part
+from aio_provider.frames.same import about
 from aio_provider.frames.scan import Scan, open_scan, scan_table
 from aio_provider.frames.spec import RequestSpec, make_spec
 from aio_provider.frames.target import Target
@@ -64,8 +65,19 @@ class Stream:
 
         :returns: 64 hex digits.
         """
+        return hashlib.sha256(json.dumps(self._shape(base_url), sort_keys=True).encode()).hexdigest()
+
+    def prepare(self, base_url: str, *, overwrite: bool) -> None:
+        """Make sure that the output can be written, and begin it: the last step before rows are sent.
+
+        :raises FileExistsError: something else is there.
+        :raises OSError: the place cannot be written, or has too little room.
+        """
+        self.target.prepare(self.call(base_url), overwrite=overwrite, about=about(self._shape(base_url)))
+
+    def _shape(self, base_url: str) -> dict[str, Any]:
         options = self.options
-        shape = {
+        return {
             **self.spec.describe(),
             "key": None if options.key is None else str(options.key),
             "prefix": options.prefix,
@@ -75,7 +87,6 @@ class Stream:
             "part_rows": self.part_rows,
             "partition_by": self.target.partition_by,
         }
-        return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
 
 
 def open_stream(given: Mapping[str, Any]) -> Stream:

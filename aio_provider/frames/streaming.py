@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from typing import Any
 
 import pandas as pd
 
@@ -11,6 +10,7 @@ from aio_provider.frames.parts import Part
 from aio_provider.frames.report import Report
 from aio_provider.frames.result import StreamResult
 from aio_provider.frames.run import Run
+from aio_provider.frames.same import is_paid
 from aio_provider.frames.schema import RowResult, column_names, result_columns
 from aio_provider.frames.stream import Stream
 from aio_provider.frames.words import words
@@ -86,8 +86,9 @@ class Streaming:
         if old is None or self._overwrite or self._stream.scan.identity or old.input == part.digest:
             return
         raise FileExistsError(
-            f"output={self._stream.target.url!r} holds the result of other rows (from row {part.start:,} "
-            f"on). Pass {words.get().argument('overwrite', True)} to replace it, or give another name."
+            f"{words.get().argument('output', self._stream.target.url)} holds the result of other rows "
+            f"(from row {part.start:,} on). Pass {words.get().argument('overwrite', True)} to replace it, "
+            "or give another name."
         )
 
     def done(self, part: Part) -> None:
@@ -112,10 +113,12 @@ class Streaming:
         return out
 
     def stopped(self, error: BaseException, report: Report) -> None:
-        """Write what there is, and put it on the exception."""
-        target: Any = self._stream.target
+        """Write what there is, and put it on the exception; where nothing was paid for, leave nothing."""
+        target = self._stream.target
         error.result = StreamResult(target, report)  # type: ignore[attr-defined]
         try:
+            if not is_paid(report.statuses, report.credits, report.saved) and target.discard():
+                return
             for part in list(self._run.open.values()):
                 target.write(part)
             if self._run.ended:

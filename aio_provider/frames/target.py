@@ -18,6 +18,7 @@ from aio_provider.frames.output import METADATA_KEY, Output
 from aio_provider.frames.partfiles import PartFiles, PartNote, check_partitions, room_for
 from aio_provider.frames.parts import Part
 from aio_provider.frames.places import is_local, locate, to_disk
+from aio_provider.frames.same import is_paid
 from aio_provider.frames.scan import Scan
 from aio_provider.frames.schema import SCHEMA_VERSION, result_columns, with_results
 
@@ -51,7 +52,8 @@ class Target:
         self._scan = scan
         self.file = None if is_folder(self.url) else Output.at(self.url, prefix=prefix)
         names = check_partitions(partition_by, scan.schema, folder=self.file is None)
-        self.files = PartFiles(self.url if self.file is None else f"{self.url}.parts", names)
+        folder = self.url if self.file is None else f"{self.url}.parts"
+        self.files = PartFiles(folder, names, called=self.url)
         #: what is in a finished file, by part
         self._old: dict[int, PartNote] = {}
         self._written: set[int] = set()
@@ -62,20 +64,21 @@ class Target:
         """The columns whose values name folders."""
         return self.files.partition_by
 
-    def prepare(self, call: str, *, overwrite: bool) -> None:
+    def prepare(self, call: str, *, overwrite: bool, about: Mapping[str, Any] | None = None) -> None:
         """Make sure, before anything is spent, that the result can be written, and begin it.
 
+        :param about: a description of the call, kept beside its fingerprint.
         :raises FileExistsError: something else is there.
         :raises OSError: the place cannot be written, or has too little room.
         """
-        self._call = call
+        self._call, self._about = call, dict(about or {})
         room = room_for(self._scan.total, self._scan.size)
         if self.file is not None:
-            note = self.file.present(call, overwrite=overwrite)
+            note = self.file.present(call, overwrite=overwrite, about=about)
             if note is not None and note.get("call") == call:
                 self._old = {part["number"]: PartNote(**part) for part in note.get("parts", ())}
             room *= 2  # the parts, and the file that is made of them
-        self.files.prepare(call, overwrite=overwrite, room=room)
+        self.files.prepare(call, overwrite=overwrite, room=room, about=about)
 
     def known(self, number: int) -> PartNote | None:
         """What is there of a part, finished or not."""
@@ -117,6 +120,16 @@ class Target:
             self._assemble(count, totals)
         self.files.remove()
 
+    def discard(self) -> bool:
+        """Take away what was begun, if no row here or in a finished file has cost anything.
+
+        :returns: whether it was.
+        """
+        if self._old or any(is_paid(note.statuses, note.credits) for note in self.files.notes.values()):
+            return False
+        self.files.discard()
+        return True
+
     def pieces(self) -> tuple[Any, list[str]]:
         """The file system of the result and its files, in the order of the input's rows.
 
@@ -141,6 +154,7 @@ class Target:
         note = {
             "schema_version": SCHEMA_VERSION,
             "call": self._call,
+            "about": self._about,
             "totals": dict(totals),
             "run_id": totals.get("run_id", ""),
             "parts": [{**asdict(one), "files": []} for one in notes],

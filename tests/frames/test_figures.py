@@ -124,3 +124,9 @@ def test_the_bar_has_the_words_of_the_summary(
         assert len(told) >= 2 and ", ".join(told) in bar and ", ".join(told) in summary
     succeeded = int(counts["succeeded"])
     assert f"{succeeded} reused" in bar and f"{succeeded} reused" in summary
+
+
+def test_no_rows_are_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    out = aio.generate(pd.DataFrame({"caption": []}), "image", prompt="caption")
+    assert len(out) == 0
+    assert capsys.readouterr().err == "image: 0 rows: nothing to do.\n"
