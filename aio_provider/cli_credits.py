@@ -27,16 +27,22 @@ _FILTERS = (
     "connection",
     "service",
 )
-#: what a terminal has room for; the other figures are in the files
+#: what a terminal shows; the other figures are in the files
 _SHOWN = (
-    *("credits", "money", "tasks", "succeeded", "failed", "in_flight", "unknown", "at_stake", "wasted"),
-    *("estimate_error", "latency_median", "latency_p95"),
+    *("credits", "money", "tasks", "succeeded", "failed", "in_flight", "in_flight_credits", "unknown"),
+    *("at_stake", "wasted", "estimate_error", "latency_median", "latency_p95"),
+)
+#: what goes first where a terminal is too narrow for all
+_LEAVE = (
+    *("latency_p95", "latency_median", "estimate_error", "wasted", "succeeded", "failed", "unknown"),
+    *("in_flight", "tasks", "in_flight_credits", "at_stake", "money"),
 )
 _TITLES = {
     "estimate_error": "est. error",
     "latency_median": "median",
     "latency_p95": "p95",
     "in_flight": "in flight",
+    "in_flight_credits": "credits in flight",
     "at_stake": "at stake",
 }
 
@@ -44,6 +50,8 @@ _TITLES = {
 def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
     for name in reversed(_FILTERS):
         what = f'Only this {name} (may be given several times; "" for none).'
+        if name == "label":
+            what = "Only this label, or NAME=VALUE for a label of another name, such as campaign=xmas."
         command = click.option(f"--{name}", multiple=True, help=what)(command)
     return command
 
@@ -72,7 +80,7 @@ def credits(
     **filters: tuple[str, ...],
 ) -> None:
     """Say what was spent, by any of day, month, dag, run, task, user, notebook, model, kind, label, team,
-    connection and service. Sends nothing and needs no key.
+    connection and service, and by label:NAME for any other label. Sends nothing and needs no key.
 
     \b
     aio credits --by month,team --since 2026-01 --price 0.01
@@ -93,7 +101,7 @@ def credits(
             "until": until,
             "price": price,
             "archived": not no_archived,
-            **{name: values or None for name, values in filters.items()},
+            **_chosen(filters),
         }
         if form == "html":
             from aio_provider.accounting.page import render
@@ -117,34 +125,48 @@ def credits(
     _say_which_book(frame, err=form != "table")
 
 
+def _chosen(filters: dict[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    """The filters that were given; ``--label NAME=VALUE`` is one about the label of that name."""
+    chosen: dict[str, list[str]] = {}
+    for name, values in filters.items():
+        for value in values:
+            own, is_pair, rest = value.partition("=")
+            if name == "label" and is_pair:
+                chosen.setdefault("label" if own == "label" else f"label:{own.strip()}", []).append(rest)
+            else:
+                chosen.setdefault(name, []).append(value)
+    return chosen
+
+
 def _print(frame: pd.DataFrame) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from aio_provider.accounting.formats import shown_text, text
+    from aio_provider.cli_tables import Column, show
 
-    console = Console(soft_wrap=False)
     if frame.empty:
         click.echo("Nothing was submitted in this period.")
         return
-    by = frame.attrs["aio"]["by"]
+    note = frame.attrs["aio"]
     figures = [name for name in _SHOWN if name in frame]
     # A column without a single value says nothing, and terminals are narrow.
     figures = [n for n in figures if n in ("credits", "tasks") or (frame[n].fillna(0) != 0).any()]
-    table = Table(box=None, pad_edge=False, show_footer=len(frame) > 1, header_style="bold")
-    totals = frame.attrs["aio"]["totals"]
-    for place, name in enumerate(by):
-        table.add_column(name, footer="total" if place == 0 else "", overflow="fold")
-    for name in figures:
-        value = totals[name]
-        footer = text(name, float("nan") if value is None else value)
-        title = frame.attrs["aio"]["price"]["currency"] if name == "money" else _TITLES.get(name, name)
-        table.add_column(title, footer=footer, justify="right", no_wrap=True)
-    for row in frame.to_dict("records"):
-        # Text: a label may hold what would be markup to rich
-        table.add_row(*(Text(shown_text(text(name, row[name]))) for name in (*by, *figures)))
-    console.print(table)
+    several = len(frame) > 1
+    columns = []
+    for place, name in enumerate((*note["by"], *figures)):
+        is_figure = name in figures
+        footer = "total" if place == 0 and not is_figure else ""
+        if is_figure:
+            value = note["totals"][name]
+            footer = text(name, float("nan") if value is None else value)
+        columns.append(
+            Column(
+                note["price"]["currency"] if name == "money" else _TITLES.get(name, name),
+                [shown_text(text(name, value)) for value in frame[name].tolist()],
+                footer=footer if several else "",
+                is_figure=is_figure,
+                leaves=_LEAVE.index(name) + 1 if name in _LEAVE else 0,
+            )
+        )
+    show(columns)
 
 
 def _say_which_book(frame: pd.DataFrame, *, err: bool) -> None:

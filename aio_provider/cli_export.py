@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from aio_provider.api.amounts import in_credits
 from aio_provider.api.errors import AioError
 
 
@@ -36,4 +37,4 @@ def export(
         raise click.ClickException(str(error)) from error
     for path, rows in done.files.items():
         click.echo(f"{rows:>10,}  {path}")
-    click.echo(f"{done.rows:,} rows, {done.credits:,.10g} credits, {len(done.files)} files")
+    click.echo(f"{done.rows:,} rows, {in_credits(done.credits)}, {len(done.files)} files")

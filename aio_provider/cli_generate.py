@@ -150,7 +150,12 @@ _OUTPUT = "The Parquet file to write, or a folder of them (ends in / or has no s
 @click.option("--refresh-urls", is_flag=True, help="Ask again for results on record (free).")
 @click.option("--deadline", callback=age, metavar="AGE", help="How long to wait for one result, such as 20m.")
 @click.option(
-    "--label", "labels", multiple=True, metavar="NAME=VALUE", help="Kept with each job, for reports."
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Kept with each job, for reports: team, user, notebook, label, or any other name, which is "
+    "label:NAME to `aio credits --by`.",
 )
 @click.option("--requests-per-minute", type=float, help="The key's limit, polls included; 0: none.")
 @click.option("--limiter-url", metavar="URL", help="Where several machines share the key's limit.")

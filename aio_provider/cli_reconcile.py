@@ -10,7 +10,10 @@ import click
 from aio_provider.api.errors import AioError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from aio_provider.accounting.reconciling import Reconciliation
+    from aio_provider.cli_tables import Column
 
 #: rows that a terminal shows of what does not agree
 _SHOWN = 50
@@ -54,11 +57,13 @@ def reconcile(
             put(output, _encoded(found, form))
     except (AioError, OSError) as error:
         raise _Trouble(str(error)) from error
-    if form == "table":
+    if output:
+        _summary(found)
+    elif form == "table":
         _print(found)
-    elif not output:
+    else:
         click.echo(_encoded(found, form).decode(), nl=False)
-    click.echo(f"\n{found.said}", err=form != "table")
+    _say(found, err=not output and form != "table")
     click.get_current_context().exit(0 if found.agrees else 1)
 
 
@@ -73,52 +78,73 @@ def _encoded(found: Reconciliation, form: str) -> bytes:
         "said": found.said,
         "summary": summary,
         "ledger_rows_without_task_id": {"rows": count, "credits": credits},
+        "held": {"jobs": found.held[0], "credits_at_most": found.held[1]},
         "rows": rows,
     }
     return f"{json.dumps(whole, indent=1, ensure_ascii=False)}\n".encode()
 
 
 def _print(found: Reconciliation) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from aio_provider.accounting.formats import shown_text
 
-    from aio_provider.accounting.formats import number, shown_text
-    from aio_provider.accounting.reconciling import OUTCOMES
-
-    console = Console()
-    summary = Table(box=None, pad_edge=False, header_style="bold")
-    summary.add_column("outcome", no_wrap=True)
-    for name in ("tasks", "statement", "ledger", "difference"):
-        summary.add_column(name, justify="right")
-    summary.add_column("")
-    for row in found.summary.to_dict("records"):
-        if not row["rows"] and row["outcome"] != "matched":
-            continue
-        amounts = (number(row[name]) for name in ("statement_credits", "ledger_credits", "difference"))
-        meaning = OUTCOMES[row["outcome"]]
-        summary.add_row(row["outcome"].replace("_", " "), f"{row['rows']:,}", *amounts, meaning)
-    console.print(summary)
+    _summary(found)
     off = found.rows[found.rows["outcome"] != "matched"]
     if len(off):
+        from aio_provider.cli_tables import Column, show
+
         click.echo()
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("outcome", no_wrap=True)
-        for name in ("task", "model", "dag"):
-            table.add_column(name, overflow="fold")
-        for name in ("line", "statement", "ledger", "difference"):
-            table.add_column(name, justify="right")
-        for row in off.head(_SHOWN).to_dict("records"):
-            texts = (shown_text(row[name]) for name in ("task_id", "model", "dag"))
-            line = str(row["line"]) if isinstance(row["line"], int) else ""
-            amounts = (number(row[name]) for name in ("statement_credits", "ledger_credits", "difference"))
-            table.add_row(row["outcome"].replace("_", " "), *map(Text, texts), line, *amounts)
-        console.print(table)
+        head = off.head(_SHOWN)
+        lines = [str(number) if isinstance(number, int) else "" for number in head["line"].tolist()]
+        show(
+            [
+                Column("outcome", [name.replace("_", " ") for name in head["outcome"]]),
+                *(
+                    Column(title, [shown_text(value) for value in head[name]])
+                    for title, name in (("task", "task_id"), ("model", "model"), ("dag", "dag"))
+                ),
+                Column("line", lines, is_figure=True, leaves=1),
+                *_amounts(head),
+            ]
+        )
         if len(off) > _SHOWN:
             click.echo(f"… and {len(off) - _SHOWN:,} more: -o FILE.csv has all of them")
-    count, credits = found.unmatchable
-    if count:
-        click.echo(
-            f"{count:,} ledger rows ({number(credits)} credits) have no task id: chats cannot be compared"
+
+
+def _say(found: Reconciliation, *, err: bool) -> None:
+    """What the rows do not say, the verdict, and how the statement was read."""
+    for note in found.notes:
+        click.echo(note, err=err)
+    click.echo("\nThey agree." if found.agrees else "\nThey differ.", err=err)
+    click.echo(f"\n{found.said}", err=err)
+
+
+def _amounts(rows: pd.DataFrame) -> list[Column]:
+    from aio_provider.accounting.formats import number
+    from aio_provider.cli_tables import Column
+
+    # what goes first in a narrow terminal can be worked out from the others
+    return [
+        Column(title, [number(value) for value in rows[name]], is_figure=True, leaves=leaves)
+        for title, name, leaves in (
+            ("statement", "statement_credits", 3),
+            ("ledger", "ledger_credits", 4),
+            ("difference", "difference", 0),
         )
-    click.echo("\nThey agree." if found.agrees else "\nThey differ.")
+    ]
+
+
+def _summary(found: Reconciliation) -> None:
+    """How many of each outcome, and the verdict."""
+    from aio_provider.accounting.reconciling import OUTCOMES
+    from aio_provider.cli_tables import Column, show
+
+    rows = found.summary
+    rows = rows[(rows["rows"] > 0) | (rows["outcome"] == "matched")]
+    show(
+        [
+            Column("outcome", [name.replace("_", " ") for name in rows["outcome"]]),
+            Column("tasks", [f"{count:,}" for count in rows["rows"]], is_figure=True),
+            *_amounts(rows),
+            Column("", [OUTCOMES[name] for name in rows["outcome"]], leaves=1),
+        ]
+    )

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from aio_provider.api.errors import ConfigurationError
+from aio_provider.jobs.ledger.schema import LABEL_COLUMNS
 
 #: What figures can be grouped and filtered by -> the ledger's column (None: worked out from the time).
 DIMENSIONS: Mapping[str, str | None] = {
@@ -26,6 +27,8 @@ DIMENSIONS: Mapping[str, str | None] = {
     "connection": "conn_id",
     "service": "scope",
 }
+#: What stands before the name of any other label, such as ``label:campaign``.
+LABEL = "label:"
 #: The ledger's own names of the same things, as its labels are called.
 ALIASES: Mapping[str, str] = {
     "dag_id": "dag",
@@ -132,10 +135,17 @@ def _groups(by: object) -> tuple[str, ...]:
 
 
 def _dimension(name: object, what: str) -> str:
+    if isinstance(name, str) and name.strip().startswith(LABEL):
+        own = name.strip().removeprefix(LABEL)
+        if own not in LABEL_COLUMNS:
+            if not own or '"' in own:  # a path in SQLite's JSON has no way to write a quote
+                raise ConfigurationError(f"{what}: {name!r} names no label: give label:NAME, without quotes.")
+            return LABEL + own
+        name = own  # the ledger has a column for it
     plain = name.strip().lower() if isinstance(name, str) else name
     found = ALIASES.get(plain, plain) if isinstance(plain, str) else plain
     if not isinstance(found, str) or found not in DIMENSIONS:
-        raise ConfigurationError(f"{what}: {name!r} is none of {', '.join(DIMENSIONS)}.")
+        raise ConfigurationError(f"{what}: {name!r} is none of {', '.join(DIMENSIONS)} and label:NAME.")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from aio_provider.accounting.sql import NEEDED, archived_table
+from aio_provider.api.amounts import in_credits
 from aio_provider.api.errors import ConfigurationError
 from aio_provider.jobs.ledger import Ledger, LedgerUnavailableError
 from aio_provider.jobs.ledger.archive import partial_of
@@ -73,14 +75,14 @@ class Archived:
         """One sentence, or nothing where nothing was archived."""
         if not self.files:
             return ""
-        whole = f"{self.rows:,} rows ({self.credits:,.10g} credits, all time) were moved to archive files"
+        whole = f"{self.rows:,} rows ({in_credits(self.credits)}, all time) were moved to archive files"
         if not self.included:
             return f"{whole}; they are not in these figures."
         if not self.missing:
             return f"{whole}; they are in these figures."
         return (
             f"{whole}; {len(self.missing)} of {len(self.files)} files are not on this machine, so that "
-            f"{self.missing_rows:,} rows ({self.missing_credits:,.10g} credits) are not in these figures: "
+            f"{self.missing_rows:,} rows ({in_credits(self.missing_credits)}) are not in these figures: "
             f"{self.missing[0]}{', …' if len(self.missing) > 1 else ''}"
         )
 
@@ -145,6 +147,8 @@ def _read(path: str, columns: Sequence[str]) -> Iterator[Sequence[dict[str, Any]
             for batch in file.iter_batches(_BATCH, columns=names):
                 rows = batch.to_pylist()
                 for row in rows:
+                    if row.get("other_labels") is not None:  # JSON in the file, and in the table
+                        row["other_labels"] = json.loads(row["other_labels"])
                     row["superseded"] = int(row.pop("superseded_at", None) is not None)
                     row.update(absent)
                 yield rows

@@ -31,7 +31,8 @@ FIGURES: Final[Mapping[str, str]] = {
     "failed": "of these, failed at the service, refused, or expired",
     "in_flight": "of these, not ended yet",
     "unknown": "of these, held: may have been charged, nobody knows",
-    "at_stake": "credits that the held ones may have cost: the high end of their estimates",
+    "in_flight_credits": "what those in flight will cost, about: their likely estimates; not in `credits`",
+    "at_stake": "credits that held ones, and ended ones whose charge is not known, may have cost at most",
     "wasted": "credits charged for failed and expired tasks and for attempts that a newer one replaced",
     "no_charge": "succeeded tasks for which the service named no credits: not in `credits`",
     "estimated": "credits that succeeded tasks were expected to cost, where both figures are known",
@@ -53,7 +54,7 @@ def credits(
     **filters: str | Iterable[str] | None,
 ) -> pd.DataFrame:
     """What was spent, by any of day, month, dag, run, task, user, notebook, model, kind, label, team,
-    connection and service.
+    connection and service, and by any other label of the jobs: ``"label:campaign"``.
 
     >>> aio.credits(by=("month", "team"), since="2026-01", price="0.01 USD")
 
@@ -74,6 +75,7 @@ def credits(
         ``$AIO_CREDIT_PRICE``, else no money is shown.
     :param archived: count rows that ``aio ledger prune`` has moved to Parquet files, too.
     :param filters: any name of a group: ``dag="shop"``, ``model=["flux-2", "kling-3"]``; ``""``: without one.
+        Another label's name has a colon: ``**{"label:campaign": "xmas"}``.
     :raises ConfigurationError: an unknown name, a period that ends before it begins, no ledger there.
     :raises LedgerUnavailableError: the ledger, or an archive of it, cannot be read.
     :raises LedgerVersionError: a newer version of this package has written the ledger.

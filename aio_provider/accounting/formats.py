@@ -122,6 +122,11 @@ def percent(value: float, *, sign: bool = False) -> str:
     return f"{'0.0' if float(text.replace(',', '')) == 0 else text} %"
 
 
+def share(part: float, whole: float) -> str:
+    """A part of a whole for people, rounded down: 100 % only where nothing is missing."""
+    return percent(math.floor(1000 * part / whole + 1e-9) / 1000) if whole else "–"
+
+
 def seconds(value: float) -> str:
     """A latency for people: ``4.2 s``, ``38 s``, ``2:05 min``, ``1:10 h``."""
     if value is None or not math.isfinite(value):

@@ -14,8 +14,9 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from aio_provider.accounting import charts
-from aio_provider.accounting.formats import aligned, money, number, percent, seconds, text
+from aio_provider.accounting.formats import aligned, money, number, percent, seconds, share, text
 from aio_provider.accounting.reporting import Report
+from aio_provider.api.amounts import in_credits
 
 if TYPE_CHECKING:
     pass
@@ -77,7 +78,7 @@ def _tiles(note: Mapping[str, Any]) -> str:
     per_result = number(t["credits"] / t["succeeded"]) if t["succeeded"] else "–"
     tiles = [
         ("Credits", number(t["credits"]), cost or f"{per_result} a result", ""),
-        ("Tasks", number(t["tasks"]), f"{percent(t['succeeded'] / t['tasks'])} succeeded", ""),
+        ("Tasks", number(t["tasks"]), f"{share(t['succeeded'], t['tasks'])} succeeded{_in_flight(t)}", ""),
         (
             "Wasted",
             number(t["wasted"]),
@@ -87,13 +88,18 @@ def _tiles(note: Mapping[str, Any]) -> str:
         (
             "Held",
             number(t["unknown"]),
-            f"up to {number(t['at_stake'])} credits at stake" if t["unknown"] else "nothing to settle",
+            "; ".join(
+                [
+                    *([] if t["unknown"] else ["nothing to settle"]),
+                    *([f"up to {in_credits(t['at_stake'])} at stake"] if t["at_stake"] else []),
+                ]
+            ),
             "warn" if t["unknown"] else "",
         ),
         (
             "Estimate error",
             percent(t["estimate_error"], sign=True),
-            f"{number(t['estimated'])} expected of results",
+            f"{number(t['estimated'])} credits were expected for results",
             "warn" if abs(t["estimate_error"]) > 0.1 else "",
         ),
         ("Latency", seconds(t["latency_median"]), f"median; p95 {seconds(t['latency_p95'])}", ""),
@@ -106,6 +112,11 @@ def _tiles(note: Mapping[str, Any]) -> str:
         )
         + "</section>"
     )
+
+
+def _in_flight(totals: Mapping[str, float]) -> str:
+    count, credits = totals["in_flight"], totals["in_flight_credits"]
+    return f"; {number(count)} in flight, about {in_credits(credits)}" if count else ""
 
 
 def _over_time(report: Report) -> str:
@@ -223,7 +234,7 @@ def _models(report: Report) -> str:
             columns["credits"][place],
             *([money(row["money"])] if price else []),
             number(row["tasks"]),
-            percent(row["succeeded"] / row["tasks"]),
+            share(row["succeeded"], row["tasks"]),
             columns["wasted"][place] if row["wasted"] else "",
             number(row["unknown"]) if row["unknown"] else "",
             columns["at_stake"][place] if row["at_stake"] else "",
@@ -284,11 +295,13 @@ def _foot(note: Mapping[str, Any]) -> str:
         more = f" For {number(note['totals']['no_charge'])} results the service named no credits."
     if note["totals"]["in_flight"]:
         more += (
-            f" {number(note['totals']['in_flight'])} tasks are in flight: their credits are not known yet."
+            f" {number(note['totals']['in_flight'])} tasks are in flight: what they cost, about "
+            f"{in_credits(note['totals']['in_flight_credits'])}, is not in these figures yet."
         )
     return (
         "<footer><p>A task counts at the UTC time of its submission. Wasted: charged for failed and expired "
         "tasks and for attempts that a newer one replaced. Held: may have been charged, nobody knows. "
+        "At stake: the most that held tasks, and ended ones of unknown charge, may have cost. "
         "Estimate error: what results cost beyond the likely estimate. Latency: submission to recorded "
         f"result.{more}</p></footer>"
     )

@@ -17,6 +17,8 @@ from aio_provider.accounting.book import archived as moved_out
 from aio_provider.accounting.book import archived_rows, described, opened
 from aio_provider.accounting.sql import NEEDED
 from aio_provider.accounting.statement import Line, Statement, read_statement
+from aio_provider.api.amounts import in_credits
+from aio_provider.jobs.ledger import JobState
 from aio_provider.jobs.ledger.schema import jobs, past_attempts
 
 if TYPE_CHECKING:
@@ -46,11 +48,14 @@ class Reconciliation:
         ``line`` of the statement, credits on both sides, ``difference`` (statement less ledger), whose it is.
     :param said: how the statement was read and which book it was compared with.
     :param unmatchable: charged ledger rows of the period that have no task id (chat), and their credits.
+    :param held: jobs of the period of which nobody knows whether the service took them, and the most that
+        they may have cost: they have no task id either, so theirs are "missing here" if it did.
     """
 
     rows: pd.DataFrame
     said: str
     unmatchable: tuple[int, float] = (0, 0.0)
+    held: tuple[int, float] = (0, 0.0)
 
     @property
     def agrees(self) -> bool:
@@ -63,6 +68,25 @@ class Reconciliation:
         groups = self.rows.groupby("outcome")[["statement_credits", "ledger_credits", "difference"]].sum()
         groups.insert(0, "rows", self.rows.groupby("outcome").size())
         return groups.reindex(list(OUTCOMES), fill_value=0).reset_index()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the rows cannot say, in sentences: chats, and held jobs."""
+        notes = []
+        count, credits = self.unmatchable
+        if count:
+            notes.append(
+                f"{count:,} ledger {_rows(count)} ({in_credits(credits)}) without a task id: chats cannot be "
+                "compared."
+            )
+        count, credits = self.held
+        if count:
+            notes.append(
+                f"{count:,} {'job is' if count == 1 else 'jobs are'} held (up to {in_credits(credits)}): "
+                'what the service took of them is "missing here". `aio ledger show` lists them, '
+                "`aio ledger resolve KEY --task-id ID` settles one."
+            )
+        return tuple(notes)
 
     def __repr__(self) -> str:
         verdict = "agrees" if self.agrees else "differs"
@@ -113,7 +137,7 @@ def reconcile(
     with opened(ledger) as book, sql.snapshot(book.store) as conn:
         moved = moved_out(conn, include=True)
         with archived_rows(conn, moved, columns=(*NEEDED, "key", "service_task_id")) as extra:
-            rows, unmatchable = _compared(conn, lines, begin, end, extra)
+            rows, unmatchable, held = _compared(conn, lines, begin, end, extra)
         told = (
             _said(read, len(read.lines) - len(lines), begin, end),
             f"book: {book.url}, {described(book)['what']}",
@@ -131,12 +155,12 @@ def reconcile(
         key=lambda c: c.map(order) if c.name == "outcome" else c,
         ignore_index=True,
     )
-    return Reconciliation(frame, ". ".join((*told, *filter(None, [moved.told()]))), unmatchable)
+    return Reconciliation(frame, ". ".join((*told, *filter(None, [moved.told()]))), unmatchable, held)
 
 
 def _compared(
     conn: Connection, lines: list[Line], begin: datetime | None, end: datetime | None, extra: sa.Table | None
-) -> tuple[list[dict[str, Any]], tuple[int, float]]:
+) -> tuple[list[dict[str, Any]], tuple[int, float], tuple[int, float]]:
     rows: list[dict[str, Any]] = []
     theirs: dict[str, list[Line]] = {}
     seen: set[tuple[str, ...]] = set()
@@ -150,11 +174,13 @@ def _compared(
         else:
             rows.append(_row("without_id", None, [line]))
     without_id, its_credits = 0, 0.0
+    held, at_stake = 0, 0.0
     for table in (jobs, past_attempts, *([] if extra is None else [extra])):
         c = table.c
         when = sql.submitted_at(table).label("submitted_at")
         query = sa.select(
-            c.service_task_id, c.credits, c.state, c.model, c.dag_id, c.run_id, c.key, when
+            *(c.service_task_id, c.credits, c.state, c.model, c.dag_id, c.run_id, c.key, when),
+            sql.stake(table).label("stake"),
         ).where(sql.where(table, Asked(), conn))
         for ours in conn.execute(query.execution_options(stream_results=True)):
             found = theirs.pop(ours.service_task_id, None) if ours.service_task_id else None
@@ -163,13 +189,19 @@ def _compared(
                 same = ours.credits is not None and abs(total - ours.credits) < _EQUAL
                 same |= ours.credits is None and total == 0
                 rows.append(_row("matched" if same else "different", ours.service_task_id, found, ours))
+            elif ours.state == JobState.UNKNOWN and _within(ours.submitted_at, begin, end, closed=True):
+                held, at_stake = held + 1, at_stake + (ours.stake or 0.0)
             elif ours.credits and _within(ours.submitted_at, begin, end, closed=True):
                 if ours.service_task_id:
                     rows.append(_row("missing_there", ours.service_task_id, [], ours))
                 else:
                     without_id, its_credits = without_id + 1, its_credits + ours.credits
     rows += [_row("missing_here", task_id, found) for task_id, found in theirs.items()]
-    return rows, (without_id, its_credits)
+    return rows, (without_id, its_credits), (held, at_stake)
+
+
+def _rows(count: int) -> str:
+    return "row" if count == 1 else "rows"
 
 
 def _row(outcome: str, task_id: str | None, lines: list[Line], ours: Any = None) -> dict[str, Any]:

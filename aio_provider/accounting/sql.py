@@ -15,21 +15,21 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from aio_provider.accounting.asked import DIMENSIONS, Asked
+from aio_provider.accounting.asked import DIMENSIONS, LABEL, Asked
 from aio_provider.jobs.ledger import JobState
 from aio_provider.jobs.ledger.schema import SHARED, jobs, past_attempts
 
 #: What is added up over the rows of a group.
 SUMS = (
     *("credits", "tasks", "succeeded", "failed", "in_flight", "unknown", "no_charge", "wasted", "at_stake"),
-    *("estimated", "charged_of_estimated"),
+    *("in_flight_credits", "estimated", "charged_of_estimated"),
 )
 #: The columns that figures need of a row that comes from elsewhere than the two tables.
 NEEDED = tuple(
     name
     for name in SHARED
     if name in {*DIMENSIONS.values(), "state", "credits", "reserved", "estimate_likely", "estimate_high"}
-    or name in ("intended_at", "accepted_at", "finished_at")
+    or name in ("intended_at", "accepted_at", "finished_at", "other_labels")
 )
 
 _S = JobState
@@ -153,6 +153,9 @@ def submitted_at(table: sa.Table) -> Any:
 
 def dimension(table: sa.Table, name: str, conn: Connection) -> Any:
     """The value a row is grouped under: text, or NULL."""
+    if name.startswith(LABEL):
+        value = table.c.other_labels[name.removeprefix(LABEL)].as_string()
+        return sa.cast(value, sa.Text)
     column = DIMENSIONS[name]
     if column is not None:
         return table.c[column]
@@ -162,6 +165,12 @@ def dimension(table: sa.Table, name: str, conn: Connection) -> Any:
         return sa.func.to_char(sa.func.timezone("UTC", when), sa.literal_column(f"'{form}'"))
     # Spelled as in the index that SQLite reads these from, or it would not know it again.
     return sa.func.substr(when, sa.literal_column("1"), sa.literal_column(str(length)), type_=sa.Text)
+
+
+def stake(table: sa.Table) -> Any:
+    """The most that a row may have cost while its charge is not known, as budgets reckon it, or NULL."""
+    c = table.c
+    return sa.func.coalesce(c.reserved, c.estimate_high, c.estimate_likely)
 
 
 def _columns(table: sa.Table, asked: Asked, conn: Connection) -> list[Any]:
@@ -181,7 +190,8 @@ def _columns(table: sa.Table, asked: Asked, conn: Connection) -> list[Any]:
         c.state.label("state"),
         superseded.label("superseded"),
         c.credits.label("credits"),
-        sa.func.coalesce(c.reserved, c.estimate_high, c.estimate_likely).label("stake"),
+        # what was archived is closed: budgets no longer reserve anything for it
+        (stake(table) if table in (jobs, past_attempts) else sa.cast(sa.null(), sa.Float)).label("stake"),
         c.estimate_likely.label("likely"),
         sa.case((is_timed, latency)).label("latency") if on_postgresql else latency.label("latency"),
         is_timed.label("is_timed"),
@@ -196,7 +206,8 @@ def _parts(c: Any) -> list[Any]:
         sa.func.count(),
         sa.func.sum(c.credits),
         sa.func.count(c.credits),
-        sa.func.sum(c.stake),
+        sa.func.sum(sa.case((c.credits.is_(None), c.stake))),
+        sa.func.sum(sa.case((c.credits.is_(None), sa.func.coalesce(c.likely, c.stake)))),
         sa.func.sum(sa.case((known, c.likely))),
         sa.func.sum(sa.case((known, c.credits))),
     ]
@@ -204,7 +215,7 @@ def _parts(c: Any) -> list[Any]:
 
 def _figures(state: str, superseded: int, parts: Sequence[Any]) -> dict[str, float]:
     """The :data:`SUMS` of some rows of one state."""
-    tasks, credits, charged, stake, likely, of_likely = (part or 0 for part in parts)
+    tasks, credits, charged, stake, expected, likely, of_likely = (part or 0 for part in parts)
     figures = {"credits": credits, "tasks": tasks}
     if state == _S.SUCCEEDED:
         figures |= {"succeeded": tasks, "no_charge": tasks - charged}
@@ -212,9 +223,11 @@ def _figures(state: str, superseded: int, parts: Sequence[Any]) -> dict[str, flo
     elif state in (_S.FAILED, _S.EXPIRED):
         figures["failed"] = tasks
     elif state == _S.UNKNOWN:
-        figures |= {"unknown": tasks, "at_stake": stake}
+        figures["unknown"] = tasks
     else:
-        figures["in_flight"] = tasks
+        figures |= {"in_flight": tasks, "in_flight_credits": expected}
+    if state in (_S.SUCCEEDED, _S.EXPIRED, _S.UNKNOWN):  # as budgets reserve, but for what is in flight
+        figures["at_stake"] = stake
     if superseded or state in (_S.FAILED, _S.EXPIRED):
         figures["wasted"] = credits
     return figures

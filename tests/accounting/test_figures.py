@@ -15,7 +15,7 @@ import sqlalchemy as sa
 import aio_provider as aio
 from aio_provider.accounting.asked import DIMENSIONS
 from aio_provider.api.errors import ConfigurationError
-from aio_provider.jobs.ledger import Ledger, LedgerUnavailableError, LedgerVersionError
+from aio_provider.jobs.ledger import JobState, Ledger, LedgerUnavailableError, LedgerVersionError
 from aio_provider.jobs.ledger.schema import meta
 
 from .conftest import NOON, put, row
@@ -44,7 +44,7 @@ def test_every_state_is_counted_for_what_it_is(any_book: Ledger) -> None:
     found = totals(any_book, price=0.01)
     assert found["credits"] == 18.0 and found["money"] == pytest.approx(0.18)
     assert (found["tasks"], found["succeeded"], found["failed"], found["in_flight"]) == (10, 3, 3, 2)
-    assert (found["unknown"], found["at_stake"]) == (2, 8.0 + 9.5)
+    assert (found["unknown"], found["at_stake"]) == (2, 8.0 + 9.5 + 8.0)
     assert found["wasted"] == 7.0 and found["no_charge"] == 1
     assert found["estimated"] == 10.0 and found["estimate_error"] == pytest.approx(0.1)
 
@@ -183,3 +183,57 @@ def test_a_ledger_of_a_newer_version(book: Ledger, tmp_path: Path, aio_cli: Call
         aio.credits(tmp_path / "ledger.sqlite")
     result = aio_cli("credits", "--ledger", tmp_path / "ledger.sqlite")
     assert result.exit_code == 1 and "upgrade aio_provider" in result.output
+
+
+def test_any_other_label_groups_and_filters(
+    any_book: Ledger, aio_cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    put(
+        any_book,
+        row(credits=5.0, other_labels={"campaign": "xmas", "no.dot": "a'b"}),
+        row(credits=7.0, other_labels={"campaign": "easter"}, team="ads"),
+        row(credits=1.0),
+    )
+    put(any_book, row(credits=2.0, other_labels={"campaign": "xmas"}), past=True)
+    found = aio.credits(any_book, ("label:campaign",))
+    assert dict(zip(found["label:campaign"].fillna(""), found["credits"], strict=True)) == {
+        "xmas": 7.0,
+        "easter": 7.0,
+        "": 1.0,
+    }
+    assert totals(any_book, **{"label:campaign": "xmas"})["credits"] == 7.0
+    assert totals(any_book, **{"label:campaign": ["xmas", ""]})["credits"] == 8.0
+    assert totals(any_book, **{"label:no.dot": "a'b"})["credits"] == 5.0
+    # a label that has a column is that column
+    assert totals(any_book, **{"label:team": "ads"})["credits"] == 7.0
+    with pytest.raises(ConfigurationError, match="names no label"):
+        aio.credits(any_book, ("label:",))
+    # on the command line as `aio generate` takes it
+    if any_book.store.path:
+        question = ("--label", "campaign=xmas", "--by", "label:campaign", "-f", "csv")
+        told = aio_cli("credits", "--ledger", any_book.store.path, *question)
+        assert told.stdout.splitlines()[1].startswith("xmas,7.0,"), told.output
+    # and in rows that were archived
+    any_book.prune(older_than=timedelta(days=-9), to=tmp_path / "old")
+    assert totals(any_book, **{"label:campaign": "xmas"})["credits"] == 7.0
+
+
+def test_what_budgets_reserve_is_at_stake_or_in_flight(any_book: Ledger, tmp_path: Path) -> None:
+    """A new user found 15 reserved and 10 at stake: an expired job of unknown charge is both."""
+    for past in (False, True):
+        put(
+            any_book,
+            *(row(state, None, estimate_likely=5.0, estimate_high=5.0) for state in JobState),
+            *(row(state, 2.0) for state in ("succeeded", "failed", "expired")),
+            past=past,
+        )
+    budget = any_book.set_budget("total", credits=1000, month=None)
+    found, use = totals(any_book), any_book.budget_use(budget)
+    assert (found["at_stake"], found["in_flight"], found["in_flight_credits"]) == (30.0, 4, 20.0)
+    assert found["at_stake"] + found["in_flight_credits"] == use.reserved
+    assert found["credits"] == use.charged == 12.0
+    # what is archived is closed for both
+    any_book.prune(older_than=timedelta(days=-9), to=tmp_path / "old")
+    found, use = totals(any_book), any_book.budget_use(budget)
+    assert found["at_stake"] + found["in_flight_credits"] == use.reserved == 30.0
+    assert found["credits"] == use.charged == 12.0

@@ -173,3 +173,34 @@ def test_the_command_and_its_exit_codes(
     assert aio_cli("reconcile", path, *ledger, "-f", "csv").stdout.startswith("outcome,task_id,line,")
     unread = aio_cli("reconcile", path, *ledger, "--credits-column", "none")
     assert unread.exit_code == 2 and "no column 'none'" in unread.output
+
+
+def test_a_file_leaves_the_outcome_in_the_terminal(
+    book: Ledger, statement: Callable[..., Path], aio_cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    put(book, task("a"))
+    ledger = ("--ledger", book.store.path, "-o", tmp_path / "rec.csv")
+    told = aio_cli("reconcile", statement("id,credits", "a,6"), *ledger)
+    assert told.exit_code == 1 and "different" in told.stdout and "They differ." in told.stdout
+    assert "They agree." in aio_cli("reconcile", statement("id,credits", "a,5"), *ledger).stdout
+
+
+def test_held_jobs_may_be_what_is_missing_here(
+    any_book: Ledger, statement: Callable[..., Path], aio_cli: Callable[..., Any]
+) -> None:
+    put(
+        any_book,
+        row("unknown", None, service_task_id=None),
+        row("unknown", None, service_task_id=None, reserved=1_000_000.0),
+        row("unknown", None, service_task_id=None, sent=NOON - timedelta(days=40)),
+    )
+    path = statement("id,credits,date", "lost,5,2026-11-21", "lost too,5,2026-11-23")
+    found = aio.reconcile(path, any_book)
+    assert found.held == (2, 1_000_008.0)
+    [note] = found.notes
+    assert note.startswith("2 jobs are held (up to 1,000,008 credits)") and "missing here" in note
+    if any_book.store.path:
+        ledger = ("--ledger", any_book.store.path)
+        assert note in aio_cli("reconcile", path, *ledger).output
+        whole = json.loads(aio_cli("reconcile", path, *ledger, "-f", "json").stdout)
+        assert whole["held"] == {"jobs": 2, "credits_at_most": 1_000_008.0}
