@@ -18,7 +18,7 @@ from aio_provider.frames.options import Options
 from aio_provider.frames.schema import RowResult
 from aio_provider.frames.spec import Invalid, Nothing, RequestSpec, cells
 from aio_provider.jobs.job import Job, job_key, keyed
-from aio_provider.jobs.ledger import Entry, JobState
+from aio_provider.jobs.ledger import Ending, Entry, JobState
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,15 +108,15 @@ class Part:
                 for row in rows:
                     self.results[row] = recorded(entries[key], self.results[row])
 
-    def take_times(self, entries: dict[str, Entry]) -> None:
+    def take_times(self, endings: dict[str, Ending]) -> None:
         """Give rows that ended in this run the times of the record, so that a re-run gives the same."""
         for row in self.fresh:
-            entry, result = entries.get(self.keys[row]), self.results[row]
-            if entry is None or result is None:
+            ending, result = endings.get(self.keys[row]), self.results[row]
+            if ending is None or result is None:
                 continue
-            if result.status == entry.state and result.task_id == entry.task_id:
+            if result.status == ending.state and result.task_id == ending.task_id:
                 self.results[row] = replace(
-                    result, submitted_at=entry.submitted_at, finished_at=entry.finished_at
+                    result, submitted_at=ending.submitted_at, finished_at=ending.finished_at
                 )
 
     def filled(self) -> list[RowResult]:

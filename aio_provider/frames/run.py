@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: parts held at once; a row that takes hours must not make the rest of the input pile up behind it
 OPEN_PARTS = 8
+#: seconds between two looks at how far it is: it changes with every row, and the last look is the report's
+_SHOW_EVERY = 0.05
 
 
 class Run:
@@ -70,6 +72,7 @@ class Run:
         #: jobs that this run has sent and whose end it was not told of
         self._sent: set[str] = set()
         self._started = time.monotonic()
+        self._shown = 0.0
         self._began = datetime.now(UTC)
 
     def connect(self) -> None:
@@ -217,7 +220,7 @@ class Run:
     def _complete(self, part: Part) -> None:
         """The last that is to be known of a part, then to whoever wants it."""
         with suppress(LedgerError):  # our own clock's times are nearly as good
-            part.take_times(self._ledger.get(part.keys[row] for row in part.fresh))
+            part.take_times(self._ledger.endings(part.keys[row] for row in part.fresh))
         elsewhere = part.copy_within()
         if elsewhere:
             part.look_up(self._ledger.get(elsewhere))
@@ -270,6 +273,10 @@ class Run:
         self._show()
 
     def _show(self) -> None:
+        now = time.monotonic()
+        if now < self._shown + _SHOW_EVERY:
+            return
+        self._shown = now
         progress = self._progress
         self._view.update(
             self._live,
@@ -294,7 +301,7 @@ class Run:
         with suppress(
             LedgerError
         ):  # the ledger being lost may be what stopped the run: then no more is known
-            part.take_times(self._ledger.get(part.keys[row] for row in part.fresh))
+            part.take_times(self._ledger.endings(part.keys[row] for row in part.fresh))
             part.copy_within()
             entries = self._ledger.get(part.wanting())
             part.look_up(entries)
