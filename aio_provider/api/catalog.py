@@ -34,7 +34,8 @@ class Param:
 
     ``required_when`` and ``required_unless`` map other fields to the value that makes this one required or
     optional (``"*"``: whenever that field is given; a list: any of these). ``models`` limits the field to
-    these models or model values. ``coerce`` lets a number stand for its text, or the reverse.
+    these models or model values. ``usual`` are the values documented for other models of the kind, where this
+    one's page lists none. ``coerce`` lets a number stand for its text, or the reverse.
     ``send_default`` sends the default explicitly, because two different defaults are published.
     """
 
@@ -55,6 +56,7 @@ class Param:
     min_items: int | None = None
     max_items: int | None = None
     enum: tuple[Any, ...] = ()
+    usual: tuple[Any, ...] = ()
     format: str | None = None
     items: Param | None = None
     fields: Mapping[str, Param] = field(default_factory=dict)
@@ -195,7 +197,14 @@ class Catalog:
             merged[name] = param if base is None else _inherit_lengths(param, base)
         for name in model.instead if model else ():
             merged.pop(name, None)
+        for name, param in merged.items():
+            if param.type == ("string",) and not param.enum and not param.models and name in general:
+                merged[name] = replace(param, usual=self._usual(kind, name))
         return merged
+
+    def _usual(self, kind: str, name: str) -> tuple[Any, ...]:
+        found = [model.params[name].enum for model in self.models(kind) if name in model.params]
+        return tuple(dict.fromkeys(value for values in found for value in values))
 
 
 @lru_cache(maxsize=1)

@@ -17,12 +17,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Generic, Literal, NoReturn, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
 
-from aio_provider.api.catalog import load_catalog
+from aio_provider.api.catalog import KINDS, load_catalog
 from aio_provider.api.errors import (
     REFUSALS,
     AioError,
@@ -197,6 +198,13 @@ class Core:
         """The exception to raise: unknown where the call may have been charged, else the error itself."""
         if not call.spends or isinstance(error, ConfigurationError | SubmissionUnknownError):
             return error
+        if error.status == 404 and error.type is None and call.path in _documented_paths():
+            return ConfigurationError(
+                f"{self.base_url} has no {call.path}, so this is not the API's address: check AIO_BASE_URL "
+                f"(or base_url); it usually ends in {urlsplit(load_catalog().base_url).path}, as in "
+                f"{load_catalog().base_url}. Nothing was charged. It answered {str(error)[:200]}",
+                status=404,
+            )
         if error.status in REFUSALS or isinstance(error, TransportError):
             return error  # a TransportError of a POST is only made by lost(), when it never left
         if self._retries_500 and isinstance(error, ServerError) and error.status == 500:
@@ -238,6 +246,11 @@ class Core:
         if payload is None:
             raise ProtocolError(f"the answer is not JSON: {text[:500]!r}")
         return payload
+
+
+@lru_cache(maxsize=1)
+def _documented_paths() -> frozenset[str]:
+    return frozenset(load_catalog().endpoint(kind).path for kind in KINDS)
 
 
 def _require_open(http: httpx.Client | httpx.AsyncClient) -> None:

@@ -188,6 +188,9 @@ _TYPES = {
     429: "rate_limit",
 }
 
+# What a web framework says of itself where it has no such route: not an envelope of the API.
+_NO_ROUTE = {"detail": "Not Found"}
+
 # A POST answered by one of these was certainly refused: no task was made, nothing charged.
 REFUSALS = frozenset({400, 401, 402, 403, 404, 405, 406, 410, 411, 413, 414, 415, 422, 429, 431})
 
@@ -204,7 +207,7 @@ def error_for(
     """
     message, kind = _read_envelope(payload)
     said = message or (f"unexpected answer: {text[:500]!r}" if text.strip() else "no message")
-    if isinstance(payload, Mapping) and kind is None:
+    if isinstance(payload, Mapping) and kind is None and payload != _NO_ROUTE:
         kind = _TYPES.get(status, "server_error" if status >= 500 else None)
     full = f"{status} {kind or ''}".strip() + f": {said}"
     if status in (401, 403):

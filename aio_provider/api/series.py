@@ -43,6 +43,8 @@ class Series:
         mine = {name: specs[name] for name in first.params if name in names and name in specs}
         if len(mine) < len(names) or any(spec.type != ("string",) for spec in mine.values()):
             return None
+        if any(spec.usual for spec in mine.values()):  # each may have its warning
+            return None
         if any(name in mine for spec in specs.values() for name in _looked_at(spec)):
             return None
         return cls(first, mine, effective(first.params, specs, first.model))

@@ -134,6 +134,12 @@ def check_value(value: Any, spec: Param, field: str, context: Mapping[str, Any])
         hint = f"; did you mean {near!r}?" if near is not None else ""
         allowed = ", ".join(repr(choice) for choice in spec.enum)
         raise InvalidRequestError(f"{field}: {_describe(value)} is not one of {allowed}{hint}", field=field)
+    if spec.usual and value not in spec.usual:
+        usual = ", ".join(repr(choice) for choice in spec.usual)
+        _warn(
+            f"{field}: {value!r} is documented for no model of this kind; it is sent as it is. "
+            f"Documented are {usual}"
+        )
     return value
 
 

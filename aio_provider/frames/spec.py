@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -324,10 +325,17 @@ def _check_needed(spec: RequestSpec) -> None:
 
 
 def _no_keyword(name: str, kind: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
+    from aio_provider.frames.calls import generate  # which needs this module
+
+    neither = f"{name!r} is neither an argument nor a known request field of {kind}"
+    arguments = [one for one in inspect.signature(generate).parameters if one not in ("source", "fields")]
+    near = difflib.get_close_matches(name, [*arguments, *known], 1)
+    if near and near[0] in arguments:
+        # as a field it would be sent to the service, and a limit that was meant would not hold
+        return f"{neither}: did you mean {near[0]!r}?"
     guess = f"did you mean {near[0]!r}? " if near else ""
     return (
-        f"{name!r} is neither an argument nor a known request field of {kind}: {guess}"
+        f"{neither}: {guess}"
         f"A field this version does not know goes into params={{{name!r}: aio.col(...)}}."
     )
 
