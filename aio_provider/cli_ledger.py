@@ -13,6 +13,7 @@ import click
 
 from aio_provider.api.amounts import in_credits
 from aio_provider.cli_export import export
+from aio_provider.cli_service import SHOWN
 from aio_provider.cli_shared import UNITS, age, many, opened
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 #: jobs listed for a person where nothing else is asked for
 _LISTED = 50
-#: digits of a key that are shown: enough to tell a million jobs apart
-_SHOWN = 12
 
 
 def _opens(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,6 +75,7 @@ def show(
     with opened(ledger) as book:
         book.sweep()
         wanted = {name: value for name, value in labels.items() if value is not None}
+        chosen: Any = None
         if keys:
             entries: Iterator[Entry] = iter([_find(book, key) for key in keys])
         else:
@@ -87,12 +87,13 @@ def show(
             return
         limit = limit or _LISTED
         shown = list(islice(entries, limit + 1))
-        if not keys:
-            _totals(book, wanted)
+        if not keys and not _totals(book, wanted):
+            click.echo("No jobs." if wanted else "Empty: no job was ever put into it.")
         for entry in shown[:limit]:
             _line(entry, whole=bool(keys))
         if len(shown) > limit:
-            click.echo(f"… and more: --limit {limit * 10}")
+            more = _count(book, past, chosen, model, wanted) - limit
+            click.echo(f"… and {more:,} more: --limit {limit + more}")
         if any(entry.state == "unknown" for entry in shown):
             click.echo(
                 "\nunknown: may have been charged. Look at the service's dashboard, then\n"
@@ -109,16 +110,21 @@ def show(
     help="How long to wait for one task; by default its kind's deadline.",
 )
 @click.option("--base-url", help="Instead of AIO_BASE_URL.")
+@click.option("--verbose", "-v", is_flag=True, help="A line for each job, however many there are.")
 @_opens
-def resume(wait: timedelta | None, base_url: str | None, ledger: str | None) -> None:
+def resume(wait: timedelta | None, base_url: str | None, verbose: bool, ledger: str | None) -> None:
     """Collect the results of jobs that are in flight. Costs nothing: it only asks.
 
     The key comes from AIO_API_KEY.
     """
-    import asyncio
+    from aio_provider.cli_service import Told, collect
+    from aio_provider.jobs.ledger import JobState
 
     with opened(ledger) as book:
-        total = asyncio.run(_resume(book, base_url, None if wait is None else wait.total_seconds()))
+        count = sum(book.counts(past=past).get(JobState.ACCEPTED, (0, 0.0))[0] for past in (False, True))
+        told = Told(count, verbose=verbose or count <= _LISTED)
+        total = collect(book, base_url, None if wait is None else wait.total_seconds(), told)
+        told.close()
         click.echo(
             f"{total.succeeded} succeeded, {total.failed} failed, {total.expired} expired, "
             f"{total.running} still running; {in_credits(total.credits)}"
@@ -127,58 +133,38 @@ def resume(wait: timedelta | None, base_url: str | None, ledger: str | None) -> 
             click.echo(f"{many(total.elsewhere, 'job')} of another service: --base-url collects them.")
 
 
-async def _resume(book: Ledger, base_url: str | None, wait: float | None) -> Any:
-    from contextlib import aclosing
-
-    from aio_provider.api.client import AsyncAioClient
-    from aio_provider.jobs.pacing import rate_budget
-    from aio_provider.jobs.poller import Poller
-    from aio_provider.jobs.polling import PollPlan, catalog_prior
-    from aio_provider.jobs.resume import resume as collect
-    from aio_provider.jobs.settings import Settings
-
-    settings = Settings.from_env(base_url=base_url)
-    client = AsyncAioClient(
-        settings.api_key,
-        settings.base_url,
-        timeout=settings.timeout,
-        allow_insecure=settings.allow_insecure,
-        retry=None,
-    )
-    budget = rate_budget(settings.requests_per_minute, settings.limiter_url, settings.key_id)
-    try:
-        async with (
-            client,
-            aclosing(Poller(client, budget, PollPlan(catalog_prior(settings.latency_scale)))) as poller,
-        ):
-            return await collect(
-                poller,
-                book,
-                base_url=settings.base_url,
-                wait=wait,
-                told=lambda entry, ended: click.echo(
-                    f"{_short(entry.key)}  {getattr(ended, 'state', ended)}"
-                ),
-            )
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from group
-    finally:
-        budget.close()
-
-
 @ledger.command()
 @click.argument("key")
 @click.option("--task-id", metavar="ID", help="The service took it: this is its task.")
 @click.option("--not-submitted", is_flag=True, help="The service never took it: submit it in the next run.")
+@click.option("--no-check", is_flag=True, help="Do not ask the service whether it has that task.")
+@click.option("--base-url", help="The service that is asked, instead of AIO_BASE_URL.")
 @click.option("--force", is_flag=True, help="Even while the process that was submitting it may live.")
 @_opens
-def resolve(key: str, task_id: str | None, not_submitted: bool, force: bool, ledger: str | None) -> None:
-    """Say what became of a held job (KEY, or the beginning of it)."""
+def resolve(
+    key: str,
+    task_id: str | None,
+    not_submitted: bool,
+    no_check: bool,
+    base_url: str | None,
+    force: bool,
+    ledger: str | None,
+) -> None:
+    """Say what became of a held job (KEY, or the beginning of it).
+
+    With --task-id the service is asked first whether it has that task (free; the key comes from
+    AIO_API_KEY). A job that expired without ever having had a result, as one with a mistyped id does, can be
+    given another task.
+    """
     if (task_id is None) == (not not_submitted):
         raise click.UsageError("give either --task-id ID or --not-submitted")
     with opened(ledger) as book:
         book.sweep()
         held = _find(book, key)
+        if task_id is not None and not no_check:
+            from aio_provider.cli_service import check
+
+            click.echo(check(held, task_id, base_url))
         _line(book.settle(held.key, task_id=task_id, not_submitted=not_submitted, force=force))
 
 
@@ -211,8 +197,7 @@ def forget(
             state = [_state(name) for name in states] or None
             chosen = [entry.key for entry in book.entries(state=state, model=model, labels=wanted)]
         if not chosen:
-            click.echo("No such job.")
-            return
+            raise click.ClickException("no such job: nothing matches, nothing was forgotten")
         if not yes:
             what = many(len(chosen), "job")
             click.confirm(f"Forget {what}? The next run pays for what is forgotten again.", abort=True)
@@ -222,10 +207,21 @@ def forget(
 @ledger.command()
 @click.option("--older-than", callback=age, required=True, metavar="AGE", help="Such as 180d.")
 @click.option("--to", "folder", required=True, metavar="FOLDER", help="Where the Parquet files go.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @_opens
-def prune(older_than: timedelta, folder: str, ledger: str | None) -> None:
-    """Move ended jobs to Parquet files. A job that has left is paid for again when it is run again."""
+def prune(older_than: timedelta, folder: str, yes: bool, ledger: str | None) -> None:
+    """Move jobs that ended, and were not touched since, to Parquet files.
+
+    Their results are no longer reused: a run that asks for such a job again PAYS FOR IT AGAIN. Reports and
+    budgets count what they cost. Open jobs stay.
+    """
     with opened(ledger) as book:
+        if not yes:
+            click.confirm(
+                f"Move what ended more than {_span(older_than)} ago out of {book.url}? A run that asks for "
+                "one of these jobs again pays for it again.",
+                abort=True,
+            )
         pruned = book.prune(older_than=older_than, to=folder)
         figures = (many(pruned.rows, "row"), in_credits(pruned.credits), many(len(pruned.files), "file"))
         click.echo(", ".join(figures))
@@ -244,6 +240,14 @@ def _find(book: Ledger, prefix: str) -> Entry:
     raise click.ClickException(f"{why} {prefix!r} in {book.url}")
 
 
+def _count(book: Ledger, past: bool, states: Any, model: str | None, labels: dict[str, str]) -> int:
+    from aio_provider.jobs.ledger import reading
+    from aio_provider.jobs.ledger.schema import jobs, past_attempts
+
+    wanted = reading.Wanted.of(states, model=model, labels=labels)
+    return sum(n for n, _ in reading.counts(book.store, past_attempts if past else jobs, wanted).values())
+
+
 def _state(name: str) -> Any:
     from aio_provider.jobs.ledger import JobState
 
@@ -253,7 +257,8 @@ def _state(name: str) -> Any:
         raise click.BadParameter(f"{name!r} is none of {', '.join(JobState)}", param_hint="--state") from None
 
 
-def _totals(book: Ledger, labels: dict[str, str]) -> None:
+def _totals(book: Ledger, labels: dict[str, str]) -> bool:
+    """Print them; whether there were any."""
     from aio_provider.jobs.ledger import reading
     from aio_provider.jobs.ledger.schema import jobs, past_attempts
 
@@ -273,6 +278,7 @@ def _totals(book: Ledger, labels: dict[str, str]) -> None:
     if moved:
         rows, credits = sum(file["rows"] for file in moved), sum(file["credits"] for file in moved)
         click.echo(f"{many(rows, 'row')} archived, {in_credits(credits)}, in {many(len(moved), 'file')}")
+    return bool(lines or moved)
 
 
 def _line(entry: Entry, *, whole: bool = False) -> None:
@@ -307,11 +313,15 @@ def _as_json(entries: Iterator[Entry]) -> None:
 
 def _short(key: str) -> str:
     """The beginning of a key, which stands for all of it in every command."""
-    return key[:_SHOWN]
+    return key[:SHOWN]
 
 
 def _ago(then: datetime) -> str:
-    seconds = max(0.0, (datetime.now(UTC) - then).total_seconds())
+    return _span(datetime.now(UTC) - then)
+
+
+def _span(time: timedelta) -> str:
+    seconds = max(0.0, time.total_seconds())
     for unit in ("d", "h", "m"):
         if seconds >= UNITS[unit]:
             return f"{seconds / UNITS[unit]:.0f}{unit}"

@@ -50,7 +50,8 @@ def show(
         id(column): max(map(cell_len, (column.title, column.footer, *column.cells))) + _GAP
         for column in columns
     }
-    shown, gone = list(columns), []
+    shown = list(columns)
+    gone: list[str] = []
     for column in sorted((c for c in columns if c.leaves), key=lambda c: c.leaves):
         if sum(widths[id(c)] for c in shown) - _GAP <= room:
             break

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from aio_provider.api.requests import GenerationRequest
 from aio_provider.cli import main
 from aio_provider.jobs.ledger import JobState, Ledger
 from aio_provider.sandbox import Sandbox
@@ -53,7 +55,7 @@ def test_show_one_job_in_full_and_by_state(book: Ledger) -> None:
     assert "no job begins with 'zzz'" in aio("show", "zzz", code=1).output
     assert "several jobs begin with 'key-'" in aio("show", "key-", code=1).output
     assert "none of planned, intended" in aio("show", "--state", "lost", code=2).output
-    assert "… and more: --limit" in aio("show", "--limit", "1").output
+    assert "… and 2 more: --limit 3" in aio("show", "--limit", "1").output
 
 
 def test_show_past_attempts(book: Ledger) -> None:
@@ -62,7 +64,7 @@ def test_show_past_attempts(book: Ledger) -> None:
 
 
 def test_resolve_by_the_beginning_of_a_key(book: Ledger) -> None:
-    assert "key-unknown  accepted" in aio("resolve", "key-unk", "--task-id", "n41").output
+    assert "key-unknown  accepted" in aio("resolve", "key-unk", "--task-id", "n41", "--no-check").output
     assert book.get(["key-unknown"])["key-unknown"].task_id == "n41"
     assert "nothing to settle" in aio("resolve", "key-unk", "--not-submitted", code=1).output
     assert "give either" in aio("resolve", "key-unk", code=2).output
@@ -77,7 +79,7 @@ def test_forget_asks_first(book: Ledger) -> None:
     assert book.get(["key-succeeded"])
     assert "1 forgotten" in aio("forget", "key-succ", stdin="y\n").output
     assert "1 forgotten" in aio("forget", "--state", "failed", "--yes").output
-    assert "No such job" in aio("forget", "--dag-id", "none", "--yes").output
+    assert "nothing matches" in aio("forget", "--dag-id", "none", "--yes", code=1).output
     assert "may have been charged" in aio("forget", "key-acc", "--yes", code=1).output
     assert "1 forgotten" in aio("forget", "key-acc", "--yes", "--force").output
     assert "say which" in aio("forget", "--yes", code=2).output
@@ -88,8 +90,10 @@ def test_forget_asks_first(book: Ledger) -> None:
 
 
 def test_prune(book: Ledger, tmp_path: Path) -> None:
-    assert "0 rows" in aio("prune", "--older-than", "30d", "--to", str(tmp_path / "old")).output
-    said = aio("prune", "--older-than", "0s", "--to", str(tmp_path / "old")).output
+    asked = aio("prune", "--older-than", "30d", "--to", str(tmp_path / "old"), code=1, stdin="n\n").output
+    assert "pays for it again" in asked and "30d ago" in asked
+    assert "0 rows" in aio("prune", "--older-than", "30d", "--to", str(tmp_path / "old"), "--yes").output
+    said = aio("prune", "--older-than", "0s", "--to", str(tmp_path / "old"), "-y").output
     assert said.startswith("3 rows, 15 credits, 1 file\n")
     assert "3 rows archived, 15 credits, in 1 file\n" in aio("show").output
     assert "such as 90d" in aio("prune", "--older-than", "soon", "--to", "x", code=2).output
@@ -156,7 +160,7 @@ def test_keys_are_shown_short_and_taken_short(path: Path) -> None:
             "several jobs begin with '5d41402a'"
             in aio("resolve", "5d41402a", "--not-submitted", code=1).output
         )
-        aio("resolve", "5d41402abc4b", "--task-id", "n41")
+        aio("resolve", "5d41402abc4b", "--task-id", "n41", "--no-check")
         assert state(ledger, key) is JobState.ACCEPTED
         assert "1 forgotten" in aio("forget", "5d41402abc4b…", "--yes", "--force").output
         assert "no job begins with ''" in aio("show", "", code=1).output
@@ -188,4 +192,90 @@ def test_json_is_one_document_with_every_job_and_an_empty_one_without(path: Path
         ledger.plan([job(f"key-{n:03}", f"cat {n}") for n in range(60)], owner="me")
     assert len(json.loads(aio("show", "--json", "--state", "planned").output)) == 60
     assert len(json.loads(aio("show", "--json", "--state", "planned", "--limit", "3").output)) == 3
-    assert "… and more: --limit 500" in aio("show", "--state", "planned").output
+    assert "… and 10 more: --limit 60" in aio("show", "--state", "planned").output
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    with Sandbox(time_scale=0.001, requests_per_minute=0, seed=1) as sandbox:
+        for name, value in {
+            "AIO_API_KEY": sandbox.api_key,
+            "AIO_BASE_URL": sandbox.base_url,
+            "AIO_REQUESTS_PER_MINUTE": "0",
+            "AIO_LATENCY_SCALE": "0.001",
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield sandbox
+
+
+def test_a_task_is_asked_about_before_it_is_written_down(
+    book: Ledger, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from aio_provider.api.client import AioClient
+
+    with AioClient() as client:
+        ours = client.submit(request()).id
+        others = client.submit(GenerationRequest.image("a lamp", model="imagen4-ultra")).id
+    sent = len(sandbox.submissions)
+    refused = aio("resolve", "key-unk", "--task-id", f"{ours}x", code=1).output
+    assert f"knows no task '{ours}x'" in refused and "--no-check" in refused
+    assert "imagen4-ultra" in (said := aio("resolve", "key-unk", "--task-id", others, code=1).output)
+    assert "asked for flux-2" in said
+    with monkeypatch.context() as without:
+        without.delenv("AIO_API_KEY")
+        assert "AIO_API_KEY" in aio("resolve", "key-unk", "--task-id", ours, code=1).output
+    with monkeypatch.context() as away:
+        away.setenv("AIO_BASE_URL", "http://127.0.0.1:9/api/v1")
+        assert "cannot be asked" in aio("resolve", "key-unk", "--task-id", ours, code=1).output
+    assert state(book, "key-unknown") is JobState.UNKNOWN
+    found = aio("resolve", "key-unk", "--task-id", ours).output
+    assert f"task {ours}: " in found and "flux-2" in found and "key-unknown  accepted" in found
+    assert len(sandbox.submissions) == sent
+
+
+def test_a_job_of_another_service_is_not_asked_about_here(path: Path, sandbox: Sandbox) -> None:
+    with Ledger.open(path) as ledger:
+        ledger.plan([job("k")], owner="me", scope="https://elsewhere/api/v1")
+        ledger.intend(["k"], owner="me")
+        ledger.hold([("k", "no answer")], owner="me")
+    said = aio("resolve", "k", "--task-id", "n41", code=1).output
+    assert "sent to https://elsewhere/api/v1" in said and "--base-url" in said
+
+
+def test_a_mistyped_id_can_be_mended(book: Ledger, sandbox: Sandbox) -> None:
+    from aio_provider.api.client import AioClient
+
+    with AioClient() as client:
+        ours = client.submit(request()).id
+    aio("resolve", "key-unk", "--task-id", f"{ours}x", "--no-check")
+    aio("resume")
+    assert state(book, "key-unknown") is JobState.EXPIRED
+    assert "nothing to settle" in aio("resolve", "key-unk", "--not-submitted", code=1).output
+    aio("resolve", "key-unk", "--task-id", ours)
+    mended = book.get(["key-unknown"])["key-unknown"]
+    assert (mended.state, mended.task_id, mended.finished_at) == (JobState.ACCEPTED, ours, None)
+    aio("resume")
+    assert book.get(["key-unknown"])["key-unknown"].credits == 5.0
+    # what was charged, or had a result, is no mistake
+    assert "nothing to settle" in aio("resolve", "key-exp", "--task-id", "n42", "--no-check", code=1).output
+
+
+def test_many_resumed_jobs_are_not_a_line_each(path: Path, sandbox: Sandbox) -> None:
+    from aio_provider.api.client import AioClient
+
+    keys = [f"key-{n:02}" for n in range(51)]
+    with AioClient() as client, Ledger.open(path) as ledger:
+        ids = [client.submit(request(key)).id for key in keys]
+        ledger.plan([job(key, key) for key in keys], owner="me", scope=sandbox.base_url)
+        ledger.intend(keys, owner="me")
+        ledger.accept(zip(keys, ids, strict=True), owner="me")
+    said = aio("resume").output
+    assert "key-00" not in said and "51 succeeded" in said
+
+
+def test_an_empty_ledger_says_so(path: Path) -> None:
+    assert "Empty: no job" in aio("show").output
+    with Ledger.open(path) as ledger:
+        bring_to(ledger, "k", JobState.SUCCEEDED)
+    assert "Empty" not in aio("show").output
+    assert "No jobs." in aio("show", "--dag-id", "none").output

@@ -230,9 +230,10 @@ class Ledger(BudgetBook):
     def settle(
         self, key: str, *, task_id: str | None = None, not_submitted: bool = False, force: bool = False
     ) -> Entry:
-        """Say what became of a job that is held as ``unknown``.
+        """Say what became of a job that is held as ``unknown``, or expired with no result and no charge.
 
-        :param task_id: the service took it, and this is its task: ``accepted``, to be polled.
+        :param task_id: the service took it, and this is its task: ``accepted``, to be polled. An expired job
+            that never had a result can be given another: its id may have been mistyped.
         :param not_submitted: the service never took it: ``planned``, to be submitted by the next run.
         :param force: also for an intent whose owner may still be alive.
         :raises LedgerStateError: when the job is not held, or the task belongs to another job.

@@ -23,9 +23,12 @@ def settle(conn: Connection, key: str, task_id: str | None, *, force: bool, now:
             f"{entry.lease_until:%H:%M:%S} UTC): wait for it, or stop that process and use force",
             keys=[key],
         )
-    if entry.state not in (JobState.UNKNOWN, JobState.INTENDED):
+    # An id that was mistyped: the service did not know it, and nothing ever came of it.
+    mistaken = entry.state is JobState.EXPIRED and not entry.urls and not entry.text and entry.credits is None
+    if entry.state not in (JobState.UNKNOWN, JobState.INTENDED) and not (mistaken and task_id):
         raise LedgerStateError(f"job {key} is {entry.state.value}: there is nothing to settle", keys=[key])
-    values: dict[str, object] = {"error": None, "error_type": None, "lease_until": None, "updated_at": now}
+    values: dict[str, object] = dict.fromkeys(("error", "error_type", "lease_until", "finished_at"))
+    values["updated_at"] = now
     if task_id is None:
         values |= {"state": JobState.PLANNED.value, "owner": None, "intended_at": None, "reserved": None}
     else:
@@ -73,5 +76,5 @@ def _require_free(conn: Connection, key: str, task_id: str) -> None:
         taken = conn.execute(
             sa.select(table.c.key).where(table.c.service_task_id == task_id).limit(1)
         ).scalar()
-        if taken is not None:
+        if taken is not None and (table is past_attempts or taken != key):
             raise LedgerStateError(f"task {task_id} belongs to job {taken} already", keys=[key, taken])
