@@ -40,14 +40,11 @@ class GenerationRequest:
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        params = dict(self.params)
-        if any(isinstance(value, (list, dict)) for value in params.values()):
-            params = copy.deepcopy(params)  # the rest cannot change
-        object.__setattr__(self, "params", MappingProxyType(params))
+        object.__setattr__(self, "params", MappingProxyType(_copied(self.params)))
 
     def body(self) -> dict[str, Any]:
         """The JSON object to send, as a copy that may be changed."""
-        params = copy.deepcopy(dict(self.params))
+        params = _copied(self.params)
         return params if self.model is None else {"model": self.model, **params}
 
     @cached_property
@@ -231,6 +228,15 @@ class GenerationRequest:
         specs = catalog.params(kind, known)
         checked = check_params(given, specs, model=value, known=known, what=model or kind)
         return cls(kind, catalog.endpoint(kind).path, value, checked)
+
+
+def _copied(params: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy that shares nothing that can change."""
+    copied = dict(params)
+    for value in copied.values():
+        if isinstance(value, (list, dict)):
+            return copy.deepcopy(copied)
+    return copied
 
 
 def _text(value: Any) -> str:

@@ -210,7 +210,11 @@ def _error(data: Mapping[str, Any]) -> str | None:
 
 
 def _first(data: Mapping[str, Any], *names: str) -> Any:
-    return next((data[name] for name in names if data.get(name) is not None), None)
+    for name in names:
+        value = data.get(name)
+        if value is not None:
+            return value
+    return None
 
 
 def _number(value: object) -> float | None:
