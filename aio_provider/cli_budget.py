@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -127,6 +128,8 @@ def _scope(given: dict[str, Any]) -> tuple[Any, str]:
 def _month(month: str | None, without_end: bool) -> str | None:
     if month is not None and without_end:
         raise click.UsageError("give either --month or --without-end")
+    if month is not None and not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", month):
+        raise click.UsageError(f"--month {month}: give one month such as 2026-11 (UTC), or --without-end")
     return None if without_end else month or "each"
 
 

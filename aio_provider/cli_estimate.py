@@ -41,10 +41,10 @@ def estimate(
 
         given = mapping(kind, model, columns, templates, params, as_written=as_written)
         result = work_out(list(inputs), kind, **given, **options)
-    if as_json:
-        click.echo(json.dumps(_plain(result)))
-    else:
-        _print(result)
+        if as_json:
+            click.echo(json.dumps(_plain(result)))
+        else:
+            _print(result)
 
 
 def _plain(result: FrameEstimate) -> dict[str, Any]:

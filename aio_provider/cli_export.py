@@ -6,6 +6,7 @@ import click
 
 from aio_provider.api.amounts import in_credits
 from aio_provider.api.errors import AioError
+from aio_provider.cli_shared import many
 
 
 @click.command()
@@ -37,4 +38,4 @@ def export(
         raise click.ClickException(str(error)) from error
     for path, rows in done.files.items():
         click.echo(f"{rows:>10,}  {path}")
-    click.echo(f"{done.rows:,} rows, {in_credits(done.credits)}, {len(done.files)} files")
+    click.echo(f"{many(done.rows, 'row')}, {in_credits(done.credits)}, {many(len(done.files), 'file')}")

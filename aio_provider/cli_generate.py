@@ -54,6 +54,14 @@ def mapping_options(command: F) -> F:
             "--as-written", is_flag=True, help="Send a field that looks like a misspelling all the same."
         ),
         click.option("--key", metavar="COLUMN", help="The column that says which job a row is."),
+        click.option("--encoding", metavar="NAME", help="Of CSV files, such as cp1252; utf-8 by default."),
+        click.option(
+            "--delimiter",
+            metavar="CHARACTER",
+            callback=lambda _, __, value: value and value.replace("\\t", "\t"),
+            help="Of CSV files, such as ';' or '\\t'; a comma by default.",
+        ),
+        click.option("--max-credits", type=float, help="Submit nothing that could go past so many credits."),
         click.option("--retry-failed", is_flag=True, help="Pay again for rows that failed before."),
         click.option(
             "--on-unknown",
@@ -133,7 +141,6 @@ _OUTPUT = "The Parquet file to write, or a folder of them (ends in / or has no s
 @click.option("--overwrite", is_flag=True, help="Replace an existing file whatever it is.")
 @click.option("--overwrite-columns", is_flag=True, help="Replace output columns that the input has.")
 @click.option("--prefix", default="aio_", help="Begins the names of the output columns.")
-@click.option("--max-credits", type=float, help="Submit nothing that could take the run past so many.")
 @click.option(
     "--reuse",
     type=click.Choice(["always", "run", "never"]),

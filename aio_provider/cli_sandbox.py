@@ -62,7 +62,9 @@ def sandbox(ready_file: str | None, quiet: bool, **settings: Any) -> None:
     try:
         server = Sandbox(**settings)
     except ValueError as error:
-        raise click.UsageError(str(error)) from error
+        what, colon, rest = str(error).partition(":")
+        options = {param.name: param.opts[0] for param in click.get_current_context().command.params}
+        raise click.UsageError(f"{options.get(what, what)}{colon}{rest}") from error
     stop = threading.Event()
     # Before it listens: whoever waits for the ready file may send the signal at once.
     for name in (signal.SIGINT, signal.SIGTERM):

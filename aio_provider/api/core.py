@@ -261,7 +261,7 @@ def _require_open(http: httpx.Client | httpx.AsyncClient) -> None:
 def unknown(call: Call[Any], why: str, error: AioError | None = None) -> SubmissionUnknownError:
     """The exception for a POST that may have been charged."""
     return SubmissionUnknownError(
-        f"{call.method} {call.path} may have been accepted and charged: {why}. "
+        f"{call.method} {call.path} may have been accepted and charged: {why.rstrip('.')}. "
         "It is not sent again by itself; look at the account's tasks before you do.",
         status=error.status if error else None,
         type=error.type if error else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import getpass
 import math
@@ -13,6 +14,7 @@ import pandas as pd
 
 from aio_provider.api.errors import ConfigurationError, InvalidRequestError
 from aio_provider.frames.columns import plain
+from aio_provider.frames.files import Csv
 from aio_provider.frames.gallery import DEFAULT_ROWS
 from aio_provider.frames.options import Options
 from aio_provider.frames.schema import DEFAULT_PREFIX, column_names
@@ -85,6 +87,23 @@ def check_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def check_csv(given: Mapping[str, Any]) -> Csv:
+    """How CSV files are written: the arguments ``encoding`` and ``delimiter``."""
+    encoding, delimiter = given.get("encoding"), given.get("delimiter")
+    check_type("encoding", encoding, str, none=True)
+    check_type("delimiter", delimiter, str, none=True)
+    if encoding is not None:
+        try:
+            codecs.lookup(encoding)
+        except LookupError as error:
+            said = words.get().argument("encoding", encoding)
+            raise ConfigurationError(f"{said}: no such encoding; usual are utf-8, cp1252, utf-16.") from error
+    if delimiter is not None and len(delimiter) != 1:
+        said = words.get().argument("delimiter", delimiter)
+        raise ConfigurationError(f"{said}: it must be one character, such as ';' or a tab.")
+    return Csv(encoding or "utf-8", delimiter or ",")
+
+
 def check_type(name: str, value: object, kind: type, *, none: bool = False) -> None:
     """Raise ``TypeError`` unless the argument is of this type, or ``None`` where that is allowed."""
     if not isinstance(value, kind) and not (none and value is None):
@@ -95,7 +114,8 @@ def check_type(name: str, value: object, kind: type, *, none: bool = False) -> N
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """Raise ``ConfigurationError`` unless the argument is one of these words."""
     if value not in allowed:
-        raise ConfigurationError(f"{name}={value!r}; it must be one of {', '.join(map(repr, allowed))}.")
+        said = words.get().argument(name, value)
+        raise ConfigurationError(f"{said}; it must be one of {', '.join(map(repr, allowed))}.")
 
 
 def _check_text(name: str, value: object) -> str:
@@ -132,7 +152,7 @@ def _check_credits(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"max_credits must be a number of credits, not {type(value).__name__}.")
     if math.isnan(value) or value < 0:
-        raise ConfigurationError(f"max_credits={value!r}; it must be 0 or more.")
+        raise ConfigurationError(f"{words.get().argument('max_credits', value)}; it must be 0 or more.")
     return float(value)
 
 
@@ -143,7 +163,8 @@ def _check_deadline(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"deadline must be a number of seconds, not {type(value).__name__}.")
     if not value > 0 or math.isinf(value):
-        raise ConfigurationError(f"deadline={value!r}; it must be a number of seconds above 0.")
+        said = words.get().argument("deadline", value)
+        raise ConfigurationError(f"{said}; it must be a number of seconds above 0.")
     return float(value)
 
 

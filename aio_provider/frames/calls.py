@@ -36,6 +36,8 @@ def generate(
     model: str | Expression | None = None,
     params: Mapping[str, Any] | None = None,
     key: Hashable | None = None,
+    encoding: str | None = None,
+    delimiter: str | None = None,
     output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     partition_by: str | Sequence[str] | None = None,
@@ -83,6 +85,8 @@ def generate(
     :param params: request fields as constants or ``aio.col(...)``.
     :param key: the column that says which job a row is. Without it a row's content does, and equal rows are
         variations; with it, rows with the same key and the same content share one paid job.
+    :param encoding: of CSV files; utf-8 by default.
+    :param delimiter: of CSV files; a comma by default.
     :param output: write the result here as Parquet (path or fsspec URL): a ``.parquet`` file, or a folder of
         parts (it ends in ``/``, exists, or has no suffix). Every file appears whole. What is there is refused
         unless it is this same call's (a re-run, which completes it).

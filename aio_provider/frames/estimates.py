@@ -20,15 +20,17 @@ from aio_provider.api.amounts import in_credits, in_digits
 from aio_provider.api.catalog import load_catalog
 from aio_provider.api.prices import CreditRange
 from aio_provider.frames.accessor import register
-from aio_provider.frames.arguments import check_options, check_settings
+from aio_provider.frames.arguments import check_csv, check_options, check_settings
 from aio_provider.frames.calls import generate
 from aio_provider.frames.columns import Expression
+from aio_provider.frames.files import Csv
 from aio_provider.frames.options import Options, Reuse
 from aio_provider.frames.parts import Naming, Part
 from aio_provider.frames.scan import Source, open_scan
 from aio_provider.frames.source import read_source
 from aio_provider.frames.spec import make_spec
 from aio_provider.frames.stream import PART_ROWS, numbered
+from aio_provider.frames.words import words
 from aio_provider.jobs.budget import estimate as estimate_jobs
 from aio_provider.jobs.job import Job
 from aio_provider.jobs.ledger import JobState, Ledger
@@ -55,6 +57,7 @@ class FrameEstimate:
     :param default_model: the model that is taken since none was named.
     :param drift: models among these whose charges of the last 30 days were not what had been estimated.
     :param short: budgets of the ledger that have less left than this may cost.
+    :param max_credits: the limit that was given, if any; :meth:`notes` say whether it is enough.
     """
 
     total: CreditRange
@@ -67,6 +70,7 @@ class FrameEstimate:
     default_model: str | None = None
     drift: tuple[str, ...] = ()
     short: tuple[str, ...] = ()
+    max_credits: float | None = None
 
     @property
     def low(self) -> float:
@@ -111,7 +115,17 @@ class FrameEstimate:
             notes.append(f"No model was named: {self.default_model} is the usual one.")
         notes += [f"Prices change: {line}." for line in self.drift]
         notes += [f"{line}: not all of this may be submitted." for line in self.short]
+        if self.max_credits is not None:
+            notes.append(self._fit(self.max_credits))
         return notes
+
+    def _fit(self, limit: float) -> str:
+        said = words.get().argument("max_credits", int(limit) if limit.is_integer() else limit)
+        if self.high is not None and self.high <= limit:
+            return f"{said} is enough for all of it."
+        if self.low > limit:
+            return f"{said} is not enough: some rows would not be submitted."
+        return f"{said} may not be enough: rows that could go past it would not be submitted."
 
 
 def estimate(
@@ -125,16 +139,19 @@ def estimate(
     on_unknown: Literal["hold", "resubmit"] = "hold",
     reuse: Reuse = "always",
     run_id: str | None = None,
+    max_credits: float | None = None,
+    encoding: str | None = None,
+    delimiter: str | None = None,
     base_url: str | None = None,
     ledger: str | os.PathLike[str] | None = None,
     **fields: Any,
 ) -> FrameEstimate:
     """What :func:`aio_provider.generate` with the same arguments would cost. Spends nothing, sends nothing.
 
-    Its other arguments (``output=``, ``max_credits=`` …) are taken too and change nothing, so that one word
-    turns a call into its estimate. Rows already in the ledger count as free. Past charges there narrow
-    published ranges, stand in for prices that are not published, and correct prices that have changed. A
-    ledger that does not exist yet is not made.
+    Its other arguments (``output=`` …) are taken too and change nothing, so that one word turns a call into
+    its estimate; with ``max_credits=`` it is said whether that is enough. Rows already in the ledger count as
+    free. Past charges there narrow published ranges, stand in for prices that are not published, and correct
+    prices that have changed. A ledger that does not exist yet is not made.
 
     :returns: ``low``, ``likely`` and ``high`` in total and by model, as a :class:`FrameEstimate`.
     :raises InvalidRequestError: a field, a column or a constant that cannot be.
@@ -144,7 +161,7 @@ def estimate(
     spec = make_spec(
         kind, model=model, params=params, fields={name: v for name, v in fields.items() if name not in others}
     )
-    rows = _Rows.of(source)
+    rows = _Rows.of(source, check_csv({"encoding": encoding, "delimiter": delimiter}))
     spec.check_columns(list(rows.columns))
     given = {
         "key": key,
@@ -152,6 +169,7 @@ def estimate(
         "on_unknown": on_unknown,
         "reuse": reuse,
         "run_id": run_id,
+        "max_credits": max_credits,
     }
     options = check_options(rows.columns, given)
     spec.check_constants(next(rows.parts()).rows)
@@ -179,6 +197,7 @@ def estimate(
         default_model=None if model is not None else load_catalog().endpoint(kind).default_model,
         drift=drift,
         short=short,
+        max_credits=options.max_credits,
     )
 
 
@@ -192,11 +211,11 @@ class _Rows:
         self.statuses: Counter[str] = Counter()
 
     @classmethod
-    def of(cls, source: Source) -> _Rows:
+    def of(cls, source: Source, csv: Csv) -> _Rows:
         if isinstance(source, pd.DataFrame):
             frame = read_source(source)
             return cls(frame, lambda: iter([Part(0, 0, frame)]))
-        scan = open_scan(source)
+        scan = open_scan(source, csv)
         if not scan.repeatable:
             raise TypeError(
                 "An iterator can be read once, and the call itself needs it: estimate a path instead."

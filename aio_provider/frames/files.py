@@ -18,6 +18,8 @@ import pyarrow.dataset as ds
 from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
+from aio_provider.frames.words import words
+
 SUFFIXES: Final = {
     ".parquet": "Parquet",
     ".pq": "Parquet",
@@ -33,11 +35,23 @@ Read = tuple[pa.Schema, int, Callable[[], Iterator[pa.Table]]]
 
 
 @dataclass(frozen=True)
+class Csv:
+    """How CSV files are written, where that is not as usual."""
+
+    encoding: str = "utf-8"
+    delimiter: str = ","
+
+
+AS_USUAL: Final = Csv()
+
+
+@dataclass(frozen=True)
 class Files:
     """Files of one kind in one file system, in their order.
 
     :param root: the folder they were found in, whose ``key=value`` names are columns.
     :param identity: what was asked for, in one spelling.
+    :param csv: how CSV files are written.
     """
 
     name: str
@@ -46,6 +60,7 @@ class Files:
     kind: str = ""
     root: str | None = None
     identity: str = ""
+    csv: Csv = AS_USUAL
 
     @property
     def size(self) -> int:
@@ -92,7 +107,7 @@ def is_several(path: str | os.PathLike[str]) -> bool:
     return bool(fs.isdir(inner) or (has_magic(inner) and not fs.exists(inner)))
 
 
-def find_files(sources: Sequence[str | os.PathLike[str]]) -> Files:
+def find_files(sources: Sequence[str | os.PathLike[str]], csv: Csv = AS_USUAL) -> Files:
     """The files that paths, globs and folders mean; those of a glob or folder in the order of their names.
 
     In a folder, names that begin with ``_`` or ``.`` are left out, as other tools do.
@@ -120,7 +135,15 @@ def find_files(sources: Sequence[str | os.PathLike[str]]) -> Files:
     name = repr(os.fspath(sources[0])) + (f" and {len(sources) - 1} more" if len(sources) > 1 else "")
     if len(kinds) > 1:
         raise ValueError(f"{name} has files of several kinds ({', '.join(sorted(kinds))}); give one kind.")
-    return Files(name, fs, paths, kinds.pop(), root, "\n".join(asked))
+    kind = kinds.pop()
+    check_csv(csv, kind, name)
+    return Files(name, fs, paths, kind, root, "\n".join(asked), csv)
+
+
+def check_csv(csv: Csv, kind: str, name: str) -> None:
+    """Raise ``ValueError`` where an encoding or a delimiter was given for files that have none."""
+    if csv != AS_USUAL and kind != "CSV":
+        raise ValueError(f"{name}: encoding and delimiter are for CSV files, and this is {kind}.")
 
 
 def _expand(fs: Any, url: str, path: str) -> tuple[list[str], str | None]:
@@ -152,6 +175,12 @@ def file_error(path: str, kind: str, error: Exception) -> Exception:
         error.errno is not None or isinstance(error, FileNotFoundError | PermissionError)
     ):
         return type(error)(error.errno, f"{error.strerror or error}", path)
+    if isinstance(error, UnicodeDecodeError) and kind == "CSV":
+        byte = error.object[error.start]
+        return ValueError(
+            f"{path!r} is not written in {error.encoding} (byte 0x{byte:02x}); say in which encoding it is, "
+            f"such as {words.get().argument('encoding', 'cp1252')}."
+        )
     return ValueError(f"{path!r} cannot be read as {kind}: {error}")
 
 
@@ -207,7 +236,10 @@ def _csv_chunks(files: Files, path: str, kinds: dict[str, str] | None) -> Iterat
     try:
         with files.fs.open(path, "rb") as file:
             dtype: Any = None if kinds is None else kinds
-            with pd.read_csv(file, chunksize=_ROWS, dtype=dtype) as reader:
+            csv = files.csv
+            with pd.read_csv(
+                file, chunksize=_ROWS, dtype=dtype, sep=csv.delimiter, encoding=csv.encoding
+            ) as reader:
                 yield from reader
     except (ValueError, OSError) as error:
         raise file_error(path, "CSV", error) from error

@@ -171,7 +171,7 @@ def _in_memory(given: Mapping[str, Any]) -> tuple[Run, InMemory]:
         else Output.at(given["output"], prefix=checks.check_prefix(given["prefix"]))
     )
     spec = make_spec(given["kind"], model=given["model"], params=given["params"], fields=given["fields"])
-    frame = read_source(given["source"])
+    frame = read_source(given["source"], checks.check_csv(given))
     spec.check_columns(list(frame.columns))
     options = checks.check_options(frame, given)
     if not given["overwrite_columns"]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from aio_provider.frames.files import Files, file_error, find_files, read_csv, read_json_lines
+from aio_provider.frames.files import Csv, Files, file_error, find_files, read_csv, read_json_lines
 
 #: rows read from a file at once
 _ROWS = 5_000
@@ -74,23 +74,24 @@ class Scan:
             yield pa.concat_tables(waiting).combine_chunks()
 
 
-def open_scan(source: Source | Any) -> Scan:
+def open_scan(source: Source | Any, csv: Csv = AS_USUAL) -> Scan:
     """Look at an input.
 
     :param source: the path, glob, folder or fsspec URL of Parquet, CSV or JSON-lines files (or several of
         them), a ``pyarrow.dataset.Dataset``, or an iterator of tables, record batches or DataFrames.
+    :param csv: how CSV files are written.
     :raises TypeError: something else.
     :raises FileNotFoundError, PermissionError: no such file, or it may not be read.
     :raises ValueError: a damaged file, files with different columns or kinds, columns that are not unique, or
         no rows at all.
     """
     if isinstance(source, str | os.PathLike):
-        scan = _of_files(find_files([source]))
+        scan = _of_files(find_files([source], csv))
     elif isinstance(source, ds.Dataset):
         files = "\n".join(getattr(source, "files", ()))
         scan = replace(_of_dataset(source, "the dataset"), identity=files)
     elif isinstance(source, list | tuple) and source and all(isinstance(x, _PATHS) for x in source):
-        scan = _of_files(find_files(source))
+        scan = _of_files(find_files(source, csv))
     elif hasattr(source, "__next__") or isinstance(source, pa.RecordBatchReader) or _is_batches(source):
         scan = _of_iterator(iter(source))
     else:

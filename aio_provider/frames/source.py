@@ -10,18 +10,19 @@ import fsspec
 import pandas as pd
 import pyarrow as pa
 
-from aio_provider.frames.files import is_several, json_records, kind_of
+from aio_provider.frames.files import Csv, check_csv, file_error, is_several, json_records, kind_of
 from aio_provider.frames.scan import open_scan
 
 #: rows read at once
 _ROWS = 100_000
 
 
-def read_source(source: Any) -> pd.DataFrame:
+def read_source(source: Any, csv: Csv = AS_USUAL) -> pd.DataFrame:
     """The input as a DataFrame.
 
     :param source: a DataFrame (returned as it is), the path or fsspec URL of a ``.parquet``, ``.csv`` or
         ``.jsonl`` file, or anything else that :func:`~.scan.open_scan` takes.
+    :param csv: how a CSV file is written.
     :raises TypeError: neither; the message says how to convert what was given.
     :raises ValueError: an unknown kind of file, one that cannot be read as what its name says, or columns
         that are not flat or not unique.
@@ -30,9 +31,9 @@ def read_source(source: Any) -> pd.DataFrame:
     if isinstance(source, pd.DataFrame):
         frame = source
     elif isinstance(source, str | os.PathLike) and not is_several(source):
-        frame = _read_file(os.fspath(source))
+        frame = _read_file(os.fspath(source), csv)
     else:
-        scan = open_scan(source)
+        scan = open_scan(source, csv)
         frame = pa.concat_tables(scan.tables(_ROWS)).to_pandas()
     _check_columns(frame)
     return frame
@@ -50,18 +51,23 @@ def _check_columns(frame: pd.DataFrame) -> None:
         )
 
 
-def _read_file(path: str | bytes) -> pd.DataFrame:
+def _read_file(path: str | bytes, csv: Csv) -> pd.DataFrame:
     if isinstance(path, bytes):
         raise TypeError("The path is bytes; give it as text.")
     what = kind_of(path)
+    check_csv(csv, what, repr(path))
     try:
         with fsspec.open(path, "rb") as file:
+            if what == "CSV":
+                return pd.read_csv(file, sep=csv.delimiter, encoding=csv.encoding)
             return _READERS[what](file)
     except OSError as error:
         # pyarrow reports a broken file as an OSError too; one with an errno is about the path
         if error.errno is None and not isinstance(error, FileNotFoundError | PermissionError):
             raise ValueError(f"{path!r} cannot be read as {what}: {error}") from error
         raise
+    except UnicodeDecodeError as error:
+        raise file_error(path, what, error) from error
     except (ValueError, pa.ArrowException) as error:
         raise ValueError(f"{path!r} cannot be read as {what}: {error}") from error
 
@@ -73,6 +79,5 @@ def _read_json_lines(file: IO[bytes]) -> pd.DataFrame:
 
 _READERS: dict[str, Callable[[IO[bytes]], pd.DataFrame]] = {
     "Parquet": pd.read_parquet,
-    "CSV": pd.read_csv,
     "JSON lines": _read_json_lines,
 }

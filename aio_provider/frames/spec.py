@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import itertools
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -335,13 +336,16 @@ def _no_keyword(name: str, kind: str, known: Iterable[str]) -> str:
         return f"{neither}: did you mean {near[0]!r}?"
     guess = f"did you mean {near[0]!r}? " if near else ""
     return (
-        f"{neither}: {guess}"
-        f"A field this version does not know goes into params={{{name!r}: aio.col(...)}}."
+        f"{neither}: {guess}A field this version does not know goes into params={{{name!r}: aio.col(...)}}."
     )
 
 
 def no_column(name: str, value: object, column: Hashable, available: Sequence[Hashable]) -> str:
     """The message for a column that is not there: the nearest one, and how to pass a constant."""
+    for one, mark in itertools.product(map(str, available), ";\t|"):
+        if str(column) in one.split(mark):
+            fix = words.get().argument("delimiter", mark)
+            return f"{name}: there is no column {column!r}, but one {one!r}: read the CSV file with {fix}."
     near = difflib.get_close_matches(str(column), [str(one) for one in available], 1, cutoff=0.5)
     shown = ", ".join(repr(one) for one in list(available)[:12]) + (", …" if len(available) > 12 else "")
     guess = f" Did you mean {near[0]!r}?" if near else f" The columns are: {shown or 'none'}."

@@ -102,7 +102,7 @@ def open_stream(given: Mapping[str, Any]) -> Stream:
         raise ConfigurationError(f"max_rows_per_part={rows!r}; it must be a whole number above 0.")
     prefix = checks.check_prefix(given["prefix"])
     source = given["source"]
-    scan = scan_table(source) if isinstance(source, pa.Table) else open_scan(source)
+    scan = scan_table(source) if isinstance(source, pa.Table) else open_scan(source, checks.check_csv(given))
     columns = pd.DataFrame(columns=scan.schema.names)
     spec.check_columns(scan.schema.names)
     options = checks.check_options(columns, given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 class Words:
     """One way of speaking; every method gives what a user would write.
 
-    :param argument: an argument with its value, as in ``overwrite=True``.
+    :param argument: an argument with its value, as in ``overwrite=True`` or ``--overwrite``.
     :param column: a field from a column.
     :param template: a field from a text.
     :param constant: a field that is the same in every row.
@@ -32,7 +33,8 @@ class Words:
 
 def _option(name: str, value: object) -> str:
     option = f"--{name.replace('_', '-')}"
-    return option if value is True else f"{option} {value}"
+    shown = str(value).replace("\t", "\\t")
+    return option if value is True else f"{option} {shlex.quote(shown)}"
 
 
 PYTHON = Words(

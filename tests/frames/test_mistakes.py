@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 import aio_provider as aio
+from aio_provider.cli import main
 
 if TYPE_CHECKING:
     from aio_provider.sandbox import Sandbox
@@ -93,3 +95,86 @@ def test_a_404_of_the_service_is_about_the_model() -> None:
         pytest.raises(aio.NotFoundError, match="Model not found"),
     ):
         client.submit(aio.GenerationRequest.image("a red chair"))
+
+
+# -- CSV files that are not as usual
+
+
+@pytest.fixture
+def semicolons(tmp_path: Path) -> Path:
+    path = tmp_path / "in.csv"
+    path.write_bytes("caption;price\nein grüner Stuhl;5\neine blaue Lampe;7\n".encode("cp1252"))
+    return path
+
+
+@pytest.mark.parametrize("output", [None, "out"])
+def test_a_csv_file_says_what_it_is_lacking(
+    aio_sandbox_env: Sandbox, semicolons: Path, tmp_path: Path, output: str | None
+) -> None:
+    to = {} if output is None else {"output": tmp_path / output}
+    with pytest.raises(ValueError, match=r"not written in utf-8 \(byte 0xfc\).*encoding='cp1252'"):
+        generate(semicolons, **to)
+    with pytest.raises(aio.InvalidRequestError, match=r"read the CSV file with delimiter=';'"):
+        generate(semicolons, encoding="cp1252", **to)
+    out = generate(semicolons, encoding="cp1252", delimiter=";", **to)
+    rows = out if output is None else out.read()
+    assert rows["caption"].tolist() == ["ein grüner Stuhl", "eine blaue Lampe"]
+    assert rows["price"].tolist() == [5, 7]
+    assert {sent.body["prompt"] for sent in aio_sandbox_env.submissions} == set(rows["caption"])
+    estimate = aio.estimate(semicolons, "image", prompt="caption", encoding="cp1252", delimiter=";")
+    assert (estimate.rows, estimate.reused) == (2, 2)
+
+
+def test_how_a_csv_file_is_written_must_make_sense(semicolons: Path, tmp_path: Path) -> None:
+    for arguments, says in [
+        ({"encoding": "utf-9"}, "no such encoding"),
+        ({"delimiter": ";;"}, "one character"),
+    ]:
+        with pytest.raises(aio.ConfigurationError, match=says):
+            generate(semicolons, **arguments)
+    ROWS.to_parquet(tmp_path / "in.parquet")
+    for to in ({}, {"output": tmp_path / "out"}):
+        with pytest.raises(ValueError, match="for CSV files, and this is Parquet"):
+            generate(tmp_path / "in.parquet", delimiter=";", **to)
+
+
+# -- the command
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(main, [str(one) for one in arguments])
+    assert "Traceback" not in result.output
+    return result.output
+
+
+def test_the_command_takes_them_too(aio_sandbox_env: Sandbox, semicolons: Path, tmp_path: Path) -> None:
+    call = (semicolons, "image", "-c", "prompt=caption")
+    out = ("-o", tmp_path / "out.parquet")
+    assert "such as --encoding cp1252" in run("generate", *call, *out)
+    assert "read the CSV file with --delimiter ';'" in run("estimate", *call, "--encoding", "cp1252")
+    written = ("--encoding", "cp1252", "--delimiter", ";")
+    said = run("estimate", *call, *written, "--max-credits", 10)
+    assert said.startswith("10 credits; 2 of 2 rows") and "--max-credits 10 is enough for all of it." in said
+    assert "--max-credits 9 is not enough" in run("estimate", *call, *written, "--max-credits", 9)
+    assert "2 succeeded" in run("generate", *call, *written, *out, "--max-credits", 10)
+    tabs = tmp_path / "tabs.csv"
+    tabs.write_text("caption\tprice\na red chair\t5\n")
+    assert r"--delimiter '\t'" in run("estimate", tabs, "image", "-c", "prompt=caption")
+    assert run("estimate", tabs, "image", "-c", "prompt=caption", "--delimiter", r"\t").startswith(
+        "5 credits"
+    )
+
+
+def test_the_command_speaks_of_its_own_options(
+    aio_sandbox_env: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ROWS.head(2).to_csv("in.csv", index=False)
+    call = ("generate", "in.csv", "image", "-c", "prompt=caption")
+    assert "--output out.csv: the result is written as Parquet" in run(*call, "-o", "out.csv")
+    assert "--max-credits -5; it must be 0 or more" in run(*call, "-o", "o.parquet", "--max-credits", -5)
+    assert "2 succeeded" in run(*call, "-o", "o.parquet")
+    said = run("generate", "in.csv", "image", "-t", "prompt=Two {caption}", "-o", "o.parquet")
+    assert "--output o.parquet exists and holds the result of another call. It differs in prompt." in said
+    assert "--time-scale: must be 0 or more" in run("sandbox", "--time-scale", -1)
+    assert "--month 2026-13: give one month" in run("budget", "set", 5, "--total", "--month", "2026-13")

@@ -76,7 +76,7 @@ def test_months(book: str) -> None:
         (["set", "many", "--total"], "'many' is not a valid float"),
         (["set", "5"], "one of --total, --connection ID, --dag ID, --team NAME"),
         (["set", "5", "--total", "--dag", "d"], "one of --total"),
-        (["set", "5", "--total", "--month", "12"], "such as '2026-11'"),
+        (["set", "5", "--total", "--month", "12"], "such as 2026-11"),
         (["set", "5", "--total", "--month", "2026-12", "--without-end"], "either --month or --without-end"),
         (["set", "5", "--user", "x"], "--user"),
         (["show", "--dag", "d"], "no such budget for dag d in sqlite:///"),
