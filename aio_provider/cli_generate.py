@@ -121,6 +121,8 @@ def told() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.showwarning = show
             yield
+    except BrokenPipeError:  # `… | head` has seen enough: click ends quietly
+        raise
     except (AioError, ValueError, TypeError, OSError) as error:
         note = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
         raise click.ClickException(f"{_message(error)}{note}") from error

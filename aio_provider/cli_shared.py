@@ -42,5 +42,7 @@ def opened(target: str | None) -> Iterator[Ledger]:
     try:
         with Ledger.open(target) as ledger:
             yield ledger
+    except BrokenPipeError:  # `… | head` has seen enough: click ends quietly
+        raise
     except (AioError, OSError) as error:
         raise click.ClickException(str(error)) from error

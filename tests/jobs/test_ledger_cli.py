@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -279,3 +281,19 @@ def test_an_empty_ledger_says_so(path: Path) -> None:
         bring_to(ledger, "k", JobState.SUCCEEDED)
     assert "Empty" not in aio("show").output
     assert "No jobs." in aio("show", "--dag-id", "none").output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
+@pytest.mark.parametrize("arguments", [["show", "--past", "--limit", "9999"], ["show", "--json", "--past"]])
+def test_a_reader_that_has_seen_enough_is_no_error(path: Path, arguments: list[str]) -> None:
+    with Ledger.open(path) as ledger:
+        keys = [f"key-{n:04}" for n in range(2000)]
+        ledger.plan([job(key, key) for key in keys], owner="me")
+        ledger.intend(keys, owner="me")
+        ledger.forget(keys, force=True)
+    command = [sys.executable, "-m", "aio_provider.cli", "ledger", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
