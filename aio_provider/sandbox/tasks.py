@@ -215,15 +215,16 @@ class Account:
             self.tasks[task.task_id] = task
             if fault == "failed":
                 heapq.heappush(self._refunds, (task.ready_at, number, task))
-            if self.settings.record is not None:
-                append_record(self.settings.record, self.submission(task, now))
+            self._record(task, now)
         return task
 
     def adjust(self, task: SandboxTask, price: float) -> None:
         """Change what a task costs after the fact (chat is charged by the tokens it took)."""
         with self._lock:
             self._balance += task.price - price
-            task.price = price
+            if task.price != price:
+                task.price = price
+                self._record(task, self.settings.clock.time())
 
     @property
     def balance(self) -> float:
@@ -274,7 +275,14 @@ class Account:
 
     def _settle(self, now: float) -> None:
         while self._refunds and self._refunds[0][0] <= now:
-            self._balance += heapq.heappop(self._refunds)[2].price
+            task = heapq.heappop(self._refunds)[2]
+            self._balance += task.price
+            self._record(task, now)
+
+    def _record(self, task: SandboxTask, now: float) -> None:
+        """A line for a task as it stands: at its acceptance, and again when its charge has changed."""
+        if self.settings.record is not None:
+            append_record(self.settings.record, self.submission(task, now))
 
 
 def append_record(path: str | os.PathLike[str], submission: Submission) -> None:
@@ -288,14 +296,18 @@ def append_record(path: str | os.PathLike[str], submission: Submission) -> None:
 
 
 def read_record(path: str | os.PathLike[str]) -> Sequence[Submission]:
-    """Read a record file back.
+    """Read a record file back: each task once, as its last line has it.
 
     :param path: what ``record=`` or ``--record`` named; a file that is not there yet is an empty record.
     """
     file = Path(path)
     if not file.exists():
         return []
-    return [Submission(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+    found: dict[str, Submission] = {}
+    for line in file.read_text(encoding="utf-8").splitlines():
+        submission = Submission(**json.loads(line))
+        found[submission.task_id] = submission
+    return list(found.values())
 
 
 def timestamp(seconds: float) -> str:

@@ -139,6 +139,25 @@ def test_the_record_file_has_a_line_a_submission(serve: Serve, connect: Connect,
     assert [s.endpoint for s in recorded] == ["/images/generations", "/images/tools/remove-bg"]
 
 
+def test_the_record_file_says_what_was_charged_in_the_end(
+    serve: Serve, connect: Connect, clock: ManualClock, tmp_path: Path
+) -> None:
+    record = tmp_path / "record.jsonl"
+    sandbox = serve(record=record, faults=["failed@1"])
+    client = connect(sandbox)
+    chat = {"model": "gemini", "stream": False, "messages": [{"role": "user", "content": "What is a mug?"}]}
+    answer = client.post("/chat/completions", json=chat).json()
+    client.post("/images/generations", json=IMAGE)
+    clock.advance(3600)
+    assert sandbox.credits == 10_000 - answer["credits_consumed"]
+
+    told, failed = read_record(record)
+
+    assert told.credits == answer["credits_consumed"] == 1
+    assert (failed.credits, failed.status) == (0, "FAILED")
+    assert sum(each.credits for each in read_record(record)) == sandbox.charged
+
+
 def test_the_page_shows_the_latest_tasks_and_trusts_no_prompt(
     client: httpx.Client, shared: Sandbox, clock: ManualClock
 ) -> None:
