@@ -120,7 +120,11 @@ def remove(ledger: str | None, month: str | None, without_end: bool, **given: An
 def _scope(given: dict[str, Any]) -> tuple[Any, str]:
     chosen = [(scope, value) for scope, value in given.items() if value]
     if len(chosen) != 1:
-        raise click.UsageError("say what it is for: one of --total, --connection ID, --dag ID, --team NAME")
+        too_many = " and ".join(f"--{scope}" for scope, _ in chosen)
+        raise click.UsageError(
+            "say what it is for: one of --total, --connection ID, --dag ID, --team NAME"
+            + (f", not both {too_many}" if chosen else "")
+        )
     scope, value = chosen[0]
     return scope, "" if scope == "total" else value
 
@@ -174,21 +178,23 @@ def _plain(use: BudgetUse) -> dict[str, Any]:
 
 
 def _table(uses: list[BudgetUse]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from aio_provider.cli_tables import Column, show
 
-    columns = ("for", "period", "budget", "charged", "reserved", "left", "used")
-    table = Table(*columns, box=None, pad_edge=False)
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for use in uses:
-        figures = (use.budget.credits, use.charged, use.reserved, use.left)
-        used = f"{use.percent:.0f} %"
-        style = "red" if use.percent >= 100 else "yellow" if use.percent >= 80 else ""
-        when = f"{_when(use.budget)}, now {use.period}" if use.budget.month == "each" else _when(use.budget)
-        who = f"{use.budget.scope} {use.budget.value}".strip()
-        table.add_row(who, when, *(in_digits(figure) for figure in figures), used, style=style)
-    Console().print(table)
+    def when(one: Budget, period: str) -> str:
+        return f"{_when(one)}, now {period}" if one.month == "each" else _when(one)
+
+    show(
+        [
+            Column("for", [f"{use.budget.scope} {use.budget.value}".strip() for use in uses]),
+            Column("period", [when(use.budget, use.period) for use in uses]),
+            Column("budget", [in_digits(use.budget.credits) for use in uses], is_figure=True),
+            Column("charged", [in_digits(use.charged) for use in uses], is_figure=True, leaves=2),
+            Column("reserved", [in_digits(use.reserved) for use in uses], is_figure=True, leaves=1),
+            Column("left", [in_digits(use.left) for use in uses], is_figure=True),
+            Column("used", [f"{use.percent:.0f} %" for use in uses], is_figure=True),
+        ],
+        styles=["red" if use.percent >= 100 else "yellow" if use.percent >= 80 else "" for use in uses],
+    )
 
 
 def _warn_of_one_machine(book: Ledger) -> None:

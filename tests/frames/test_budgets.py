@@ -28,7 +28,7 @@ def test_rows_past_a_budget_are_not_submitted(
     assert out["aio_status"].value_counts().to_dict() == {"succeeded": 4, "not_submitted": 2}
     assert "Budget team ads" in out["aio_error"].dropna().iloc[0]
     assert aio_sandbox_env.charged == 20
-    assert [(event.value, event.percent) for event in told] == [("ads", 80), ("ads", 100)]
+    assert [(event.value, event.percent) for event in told] == [("ads", 100)]
     with pytest.warns(CreditLimitWarning, match="past it"):  # another frame, its own limit
         aio.generate(FRAME.head(1) + "!", "image", prompt="caption", ledger=book, max_credits=0)
     out = aio.generate(FRAME, "image", prompt="caption", ledger=book, labels={"team": "art"})

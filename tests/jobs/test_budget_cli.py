@@ -79,6 +79,7 @@ def test_months(book: str) -> None:
         (["set", "5", "--total", "--month", "12"], "such as 2026-11"),
         (["set", "5", "--total", "--month", "2026-12", "--without-end"], "either --month or --without-end"),
         (["set", "5", "--user", "x"], "--user"),
+        (["set", "100", "--team", "ads", "--dag", "x"], "not both --team and --dag"),
         (["show", "--dag", "d"], "no such budget for dag d in sqlite:///"),
         (["remove", "--total"], "`aio budget list` shows all."),
     ],

@@ -129,7 +129,7 @@ def test_a_month_is_a_calendar_month_in_utc(ledger: Ledger, clock: HandClock) ->
     assert ledger.budget_use(monthly, month="2026-11").charged == FLUX
     assert ledger.intend(["b"], owner="me") == {"b"}
     assert ledger.budget_use(endless).charged + ledger.budget_use(endless).reserved == 2 * FLUX
-    assert [event.period for event in ledger.budget_events()] == ["2026-12"] * 2 + ["2026-11"] * 2
+    assert [event.period for event in ledger.budget_events()] == ["2026-12", "2026-11"]
 
 
 def test_a_budget_for_this_very_month_takes_the_place_of_the_usual_one(
@@ -386,7 +386,7 @@ def test_processes_that_race_for_the_last_credits_never_overspend(
         assert figures.left < FLUX  # and nothing was left lying about
         taken = sum(1 for entry in ledger.entries() if entry.state is not JobState.PLANNED)
         assert sum(won) == taken
-        assert sorted(event.percent for event in ledger.budget_events()) in ([80], [80, 100])
+        assert sorted(event.percent for event in ledger.budget_events()) in ([80], [100], [80, 100])
 
 
 _start: Any = None

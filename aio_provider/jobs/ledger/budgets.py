@@ -274,21 +274,19 @@ def _refusal(key: str, use: BudgetUse, amount: float) -> BudgetExceededError:
 
 
 def _mark(conn: Connection, use: BudgetUse, *, refused: bool, now: datetime) -> Iterator[BudgetEvent]:
-    """Record the marks that a budget has reached and that are not on record yet."""
+    """Record the highest mark that a budget has reached, unless it or a higher one is on record."""
     reached = [mark for mark in MARKS if refused or use.percent + _EPSILON >= mark]
     if not reached:
         return
     budget, limit = use.budget, use.budget.credits
     place = {"scope": budget.scope, "value": budget.value, "period": use.period, "credits_limit": limit}
     at_place = [budget_events.c[name] == value for name, value in place.items()]
-    known = set(conn.execute(sa.select(budget_events.c.percent).where(*at_place)).scalars())
-    for mark in reached:
-        if mark not in known:
-            figures = {"charged": use.charged, "reserved": use.reserved, "at": now}
-            conn.execute(sa.insert(budget_events).values(**place, percent=mark, **figures))
-            yield BudgetEvent(
-                budget.scope, budget.value, use.period, mark, limit, use.charged, use.reserved, now
-            )
+    known = conn.execute(sa.select(sa.func.max(budget_events.c.percent)).where(*at_place)).scalar() or 0
+    mark = max(reached)
+    if mark > known:
+        figures = {"charged": use.charged, "reserved": use.reserved, "at": now}
+        conn.execute(sa.insert(budget_events).values(**place, percent=mark, **figures))
+        yield BudgetEvent(budget.scope, budget.value, use.period, mark, limit, use.charged, use.reserved, now)
 
 
 # -- the figures -----------------------------------------------------------------------------------------
