@@ -56,22 +56,26 @@ def _plain(result: FrameEstimate) -> dict[str, Any]:
 
 
 def _print(result: FrameEstimate) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from aio_provider.cli_tables import Column, show
 
-    console = Console()
-    console.print(result.headline(), markup=False, highlight=False)
+    click.echo(result.headline())
     if not result.requests:
         return
-    table = Table("model", "requests", "low", "likely", "high", "source", "note", box=None, pad_edge=False)
-    for column in table.columns[1:5]:
-        column.justify = "right"
-    for row in result.by_model.to_dict("records"):
-        numbers = (_number(row[name]) for name in ("low", "likely", "high"))
-        table.add_row(row["model"], f"{row['requests']:,}", *numbers, row["source"], row["note"])
-    console.print(table)
+    models = result.by_model
+    show(
+        [
+            Column("model", models["model"].tolist()),
+            Column("requests", [f"{count:,}" for count in models["requests"]], is_figure=True),
+            *(
+                Column(name, [_number(value) for value in models[name]], is_figure=True)
+                for name in ("low", "likely", "high")
+            ),
+            Column("source", models["source"].tolist()),
+            Column("note", models["note"].tolist(), leaves=1),
+        ]
+    )
     for note in result.notes():
-        console.print(note, markup=False, highlight=False)
+        click.echo(note)
 
 
 def _number(value: float) -> str:

@@ -133,3 +133,14 @@ def test_what_the_command_refuses(
 ) -> None:
     result = aio_cli("credits", "--ledger", book.store.path, *arguments)
     assert result.exit_code != 0 and said in " ".join(result.output.split())
+
+
+def test_shares_are_rounded_down_and_what_is_in_flight_is_told(book: Ledger) -> None:
+    put(book, *(row() for _ in range(3000)), row("failed", 0.0))
+    page = accounting.render(accounting.report(book))
+    assert "99.9 % succeeded" in page and "100.0 %" not in page.split("</section>")[0]
+    put(book, row("accepted", None), row("intended", None), row("expired", None))
+    page = accounting.render(accounting.report(book))
+    assert "; 2 in flight, about 10 credits" in page
+    assert "nothing to settle; up to 8 credits at stake" in page
+    assert "credits were expected for results" in page
