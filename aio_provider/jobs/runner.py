@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from aio_provider.api.client import AsyncAioClient
     from aio_provider.jobs.ledger import Entry
 
+#: seconds and results from which on the speed is believed
+_ETA_AFTER = (1.0, 5)
 #: jobs looked up in the ledger at once
 _CHUNK = 256
 
@@ -215,7 +217,8 @@ class _Run:
         self._fed = False
         self._fatal: BaseException | None = None
         self._progress = Progress(total)
-        self._started = runner.clock()
+        #: when the first own result had come, and how many had by then
+        self._first: tuple[float, int] | None = None
 
     # -- the whole
 
@@ -444,12 +447,23 @@ class _Run:
         return None if self._total is None else max(self._total - self._progress.done, 0)
 
     def _eta(self) -> float | None:
-        """Seconds left: by the requests still to send where there is a limit, else by the speed so far."""
+        """Seconds left: by the requests still to send where there is a limit, else by the speed since the
+        first results. ``None`` until that means something: all may be on record, or the first have just come.
+        """
         left = self._left()
         if not left:
             return None if left is None else 0.0
         own = self._progress.done - self._progress.reused
         if self._runner.budget.per_minute:
             requests = 2 * left - self._carrier.in_flight
-            return requests * 60.0 / self._runner.budget.per_minute
-        return left * (self._runner.clock() - self._started) / own if own else None
+            begun = own or self._carrier.in_flight
+            return requests * 60.0 / self._runner.budget.per_minute if begun else None
+        if not own:
+            return None
+        now = self._runner.clock()
+        if self._first is None:
+            self._first = now, own
+        since, before = self._first
+        if now - since < _ETA_AFTER[0] or own - before < _ETA_AFTER[1]:
+            return None
+        return left * (now - since) / (own - before)

@@ -156,6 +156,24 @@ def test_a_price_that_has_changed_is_corrected_and_reported(tmp_path: Path) -> N
     assert after.total.note == "published 5; the last 5 charges were 7"
 
 
+@pytest.mark.parametrize(("charge", "likely"), [(28.0, 560), (0.5, 10), (0.0, 0), (14.0, 280)])
+def test_speech_learns_how_its_characters_are_rounded(tmp_path: Path, charge: float, likely: float) -> None:
+    book, frame = tmp_path / "l.sqlite", pd.DataFrame({"line": [f"Good morning, {n:02}" for n in range(20)]})
+    before = aio.estimate(frame, "speech", prompt="line", ledger=book).total
+    assert (before.low, before.likely, before.high) == (0, 20, 560)
+    for number in range(2):  # what was learned is not learned from
+        _charge(book, GenerationRequest.speech(f"Hello number {number}", voice="Rachel"), [charge] * 3, LIVE)
+        after = aio.estimate(frame, "speech", prompt="line", ledger=book).total
+        assert (after.low, after.likely, after.high, after.source) == (
+            0,
+            pytest.approx(likely),
+            560,
+            "learned",
+        )
+    longer = aio.estimate(frame.assign(line="x" * 1500), "speech", prompt="line", ledger=book).total
+    assert longer.low <= longer.likely <= longer.high and longer.low == 42 * 20
+
+
 def test_budgets_with_less_left_are_named(tmp_path: Path) -> None:
     book, frame = tmp_path / "l.sqlite", pd.DataFrame({"caption": ["a lamp", "a cup"]})
     with Ledger.open(book) as ledger:

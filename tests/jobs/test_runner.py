@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 import warnings
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -100,6 +101,14 @@ async def test_jobs_in_outcomes_out_and_a_second_run_is_free(sandbox: Sandbox, b
     assert max(p.in_flight for p in first) > 1
     assert seen[-1].reused == 50
     assert seen[-1].credits == 0
+
+
+async def test_the_time_left_is_not_guessed_from_the_first_result(sandbox: Sandbox, book: Ledger) -> None:
+    guesses: list[float] = []
+    begun = time.monotonic()
+    async with runner_of(sandbox, book, progress=lambda p: guesses.append(p.eta_seconds or 0.0)) as runner:
+        await all_of(runner, jobs_of(sandbox, 400), 400)
+    assert max(guesses) < 10 * (time.monotonic() - begun)
 
 
 async def test_every_kind(sandbox: Sandbox, book: Ledger) -> None:

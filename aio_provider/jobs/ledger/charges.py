@@ -36,6 +36,10 @@ _FRESH = 60.0
 _CHARGED = sa.text("state = 'succeeded' AND credits IS NOT NULL")
 
 
+#: in place of settings: places in ranges are wanted, not charges
+_PLACES = "places"
+
+
 class Expectations:
     """What requests are expected to cost, from published prices and past charges; one a ledger.
 
@@ -53,7 +57,8 @@ class Expectations:
         """
         published = price(request)
         if request.kind == "speech" and published.high is not None:
-            return published  # by its characters: what another text has cost tells nothing
+            # by its characters: not what another text has cost tells, but where in its range that was
+            return within(published, self._look(conn, request.kind, request.model, _PLACES, scope))
         key = price_key(request)
         same = self._look(conn, request.kind, request.model, key, scope)
         if same:
@@ -70,7 +75,10 @@ class Expectations:
         now = self._clock()
         until, found = self._past.get(place, (0.0, ()))
         if until < now:
-            found = past(conn, kind, model, key, scope)
+            if key is _PLACES:
+                found = places(conn, kind, model, scope)
+            else:
+                found = past(conn, kind, model, key, scope)
             self._past[place] = (now + _FRESH, found)
         return found
 
@@ -105,6 +113,18 @@ def expect(published: CreditRange, seen: Sequence[float], *, other_settings: boo
     )
 
 
+def within(published: CreditRange, seen: Sequence[float]) -> CreditRange:
+    """A published range with its likely figure where past charges were in theirs.
+
+    :param seen: 0: at the low end; 1: at the high end.
+    """
+    if not seen or published.high is None or published.low == published.high:
+        return published
+    likely = published.low + median(seen) * (published.high - published.low)
+    note = f"likely: by {len(seen)} past charge{'s' if len(seen) > 1 else ''}; {published.note}"
+    return CreditRange(published.low, round(likely, 2), published.high, "learned", note)
+
+
 def _span(price: CreditRange) -> str:
     return _span_of([price.low, price.low if price.high is None else price.high])
 
@@ -122,6 +142,14 @@ def past(
     if price_key is not None:
         query = query.where(jobs.c.price_key == price_key).order_by(jobs.c.finished_at.desc())
     return [float(credits) for credits in conn.execute(query).scalars()]
+
+
+def places(conn: Connection, kind: str, model: str | None, scope: str = "") -> Sequence[float]:
+    """Where in their estimated ranges past charges were, from 0 (the low end) to 1 (the high end)."""
+    low, high = jobs.c.estimate_low, jobs.c.estimate_high
+    query = sa.select(jobs.c.credits, low, high).where(*_these(kind, model, scope), _CHARGED, high > low)
+    rows = conn.execute(query.limit(PAST))
+    return [min(max((float(paid) - least) / (top - least), 0.0), 1.0) for paid, least, top in rows]
 
 
 def most(conn: Connection, kind: str, model: str | None, scope: str = "") -> float:
