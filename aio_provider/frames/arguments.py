@@ -180,13 +180,17 @@ def check_gallery(value: object) -> int:
 def _labels(given: object) -> dict[str, str]:
     """Who asks and where, for the book: the user, the notebook or Airflow task, then what the caller adds."""
     labels: dict[str, str] = {}
+    if isinstance(given, Mapping) and "dag_id" in given:  # whoever runs the worker did not ask
+        return _checked(given)
     with contextlib.suppress(OSError, KeyError, ImportError):  # a container without a name for its user
         labels["user"] = getpass.getuser()
     for name, variable in _CONTEXT.items():
         if os.environ.get(variable):
             labels[name] = os.environ[variable]
-    if given is None:
-        return labels
+    return labels if given is None else {**labels, **_checked(given)}
+
+
+def _checked(given: object) -> dict[str, str]:
     if not isinstance(given, Mapping) or not all(isinstance(x, str) for pair in given.items() for x in pair):
         raise TypeError("labels must be a dict of text to text.")
-    return {**labels, **given}
+    return dict(given)

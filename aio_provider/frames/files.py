@@ -96,7 +96,7 @@ def kind_of(path: str) -> str:
     if suffix not in SUFFIXES:
         raise ValueError(
             f"Cannot tell what kind of file {path!r} is: its name must end in {', '.join(SUFFIXES)}. "
-            "For another kind, read it with pandas and pass the DataFrame."
+            f"{words.get().other_input}"
         )
     return SUFFIXES[suffix]
 

@@ -18,6 +18,7 @@ class Words:
     :param constant: a field that is the same in every row.
     :param quoting: a template itself, and ``text`` what to use instead where it is a constant.
     :param other_format: what to do for a result that is no Parquet file.
+    :param other_input: what to do for an input of a kind that is not read.
     :param rest: where the rows are once a call has failed.
     """
 
@@ -28,6 +29,7 @@ class Words:
     quoting: Callable[[str], str]
     text: str
     other_format: str
+    other_input: str
     rest: str
 
 
@@ -45,6 +47,7 @@ PYTHON = Words(
     quoting=lambda text: f"aio.template({text!r})",
     text="aio.lit(...)",
     other_format="For another format, leave output out and write the returned DataFrame (out.to_csv(...)).",
+    other_input="For another kind, read it with pandas and pass the DataFrame.",
     rest="All rows are in this exception's .frame.",
 )
 COMMAND = Words(
@@ -55,7 +58,22 @@ COMMAND = Words(
     quoting=lambda text: f"--template {text!r}",
     text="-p FIELD=TEXT",
     other_format="pandas and DuckDB convert it to any other format.",
+    other_input="For another kind, convert it first: pandas and DuckDB read most others.",
     rest="All rows are in the output file.",
+)
+
+#: names of Airflow operators' arguments, where they differ
+_OPERATOR_NAMES = {"output": "output_path", "source": "input_path", "params": "request_params"}
+OPERATOR = Words(
+    argument=lambda name, value: f"{_OPERATOR_NAMES.get(name, name)}={value!r}",
+    column=lambda name, column: f"fields={{{name!r}: {column!r}}}",
+    template=lambda name, text: f"fields={{{name!r}: {text!r}}}",
+    constant=lambda name, value: f"request_params={{{name!r}: {value!r}}}",
+    quoting=lambda text: f"the text {text!r}",
+    text="request_params",
+    other_format="A task after this one can convert it.",
+    other_input="For another kind, convert it in a task before this one.",
+    rest="All rows are in output_path.",
 )
 
 

@@ -60,6 +60,13 @@ def iso(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
+def seconds_between(began: str | None, ended: str | None) -> float | None:
+    """Seconds from one time to another, both as :func:`iso` gives them."""
+    if began is None or ended is None:
+        return None
+    return max((datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds(), 0.0)
+
+
 def tell_assets(
     context: Context,
     *,

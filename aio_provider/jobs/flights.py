@@ -31,20 +31,31 @@ class Flight:
 
 @dataclass(slots=True)
 class Tally:
-    """What has come of a batch so far. ``credits`` is what was charged now, ``saved`` what was before."""
+    """What has come of a batch in this attempt. ``credits`` is what was charged in it, ``saved`` before it.
+
+    :param refused: of the failed ones, those that the service did not take.
+    :param no_model: not sent, since the service has no such model.
+    """
 
     succeeded: int = 0
     failed: int = 0
     unknown: int = 0
     over_limit: int = 0
+    refused: int = 0
+    no_model: int = 0
     reused: int = 0
     credits: float = 0.0
     saved: float = 0.0
 
     @property
     def done(self) -> int:
-        """Jobs for which nothing more will happen by itself."""
-        return self.succeeded + self.failed + self.unknown + self.over_limit
+        """Jobs that have ended. Held ones have not: somebody has to look."""
+        return self.succeeded + self.failed
+
+    @property
+    def left_out(self) -> int:
+        """Jobs that are not submitted: ``max_credits`` has no room, or the service has no such model."""
+        return self.over_limit + self.no_model
 
     def count(self, state: JobState, credits: float | None, *, reused: bool = False) -> None:
         """One more job has ended, or is held."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from aio_provider.api.errors import AioError, BudgetExceededError
+from aio_provider.api.errors import AioError, BudgetExceededError, NotFoundError
 from aio_provider.jobs.flights import Flight, Tally
 from aio_provider.jobs.ledger import ENDED, Entry, JobConflictError, JobState
 from aio_provider.jobs.submission import Fate, Submission, Submitter
@@ -39,6 +39,7 @@ class Wave:
     :param elsewhere: jobs that another process is just submitting.
     :param sent: submissions that the service took.
     :param stopped: what ended all submissions: too few credits, or a budget.
+    :param link: the first result of those that were there already.
     """
 
     cursor: int
@@ -48,6 +49,7 @@ class Wave:
     elsewhere: int = 0
     sent: int = 0
     stopped: AioError | None = None
+    link: str = ""
 
 
 class Keeper(Protocol):
@@ -78,6 +80,7 @@ class Waves:
     :param patience: seconds after which nothing more is begun in this wave.
     :param in_flight: tasks of earlier waves: while there are any, a budget of the ledger may have room again.
     :param most: tasks in flight at once.
+    :param no_models: models that the service does not have, and how that is known; added to here.
     """
 
     def __init__(
@@ -95,10 +98,12 @@ class Waves:
         patience: float = 20.0,
         in_flight: int = 0,
         most: int = 1000,
+        no_models: dict[str, str] | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._in_flight = in_flight
         self._most = most
+        self._no_models = {} if no_models is None else no_models
         #: of a budget of the ledger that has no room now
         self._refused: BudgetExceededError | None = None
         self._ledger = ledger
@@ -173,7 +178,12 @@ class Waves:
         if entry is None or entry.state in ENDED or entry.state is JobState.UNKNOWN:
             if place >= wave.counted:
                 state = JobState.FAILED if entry is None else entry.state
-                self._tally.count(state, entry.credits if entry else None, reused=entry is not None)
+                before = state is JobState.SUCCEEDED  # what failed or is held stands for nothing
+                self._tally.count(state, entry.credits if entry and before else None, reused=before)
+                if entry is not None and entry.urls and not wave.link:
+                    wave.link = entry.urls[0]
+        elif (job.request.model or "") in self._no_models and entry.state is JobState.PLANNED:
+            self._tally.no_model += place >= wave.counted
         elif entry.state is JobState.ACCEPTED:
             if self._in_flight + len(wave.flights) >= self._most:
                 return False
@@ -290,12 +300,17 @@ class Waves:
         elif answer.fate is Fate.REFUSED:
             self._limit.free(one.amount)
             self._tally.count(JobState.FAILED, 0.0)
+            self._tally.refused += 1
         elif answer.fate is Fate.TAKEN:
             self._limit.free(one.amount)
             wave.elsewhere += 1
         elif answer.fate is Fate.OVER_BUDGET and isinstance(answer.error, BudgetExceededError):
             self._refused = answer.error
             self._give_up([one], unsent)
+        elif answer.fate is Fate.STOPPED and isinstance(answer.error, NotFoundError):
+            self._limit.free(one.amount)
+            self._no_models[request.model or ""] = str(answer.error)
+            self._tally.no_model += 1
         else:
             self._give_up([one], unsent)
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context, TaskInstanceKey
 
 XCOM_KEY = "aio_link"
+#: attribute of an operator that runs: its links so far
+_PUSHED = "_aio_links"
 
 
 class AioTaskLink(BaseOperatorLink):
@@ -26,7 +28,7 @@ class AioTaskLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """The link of one task instance, or an empty string where none was pushed yet."""
-        return XCom.get_value(ti_key=ti_key, key=XCOM_KEY) or ""
+        return _link(operator, ti_key, XCOM_KEY)
 
     @staticmethod
     def persist(context: Context, url: str) -> None:
@@ -35,8 +37,7 @@ class AioTaskLink(BaseOperatorLink):
         :param url: address to link to.
         """
         if urlsplit(url).scheme.lower() in ("http", "https"):
-            ti: Any = context["ti"]
-            ti.xcom_push(key=XCOM_KEY, value=url)
+            _push(context, XCOM_KEY, url)
 
 
 OUTPUT_XCOM_KEY = "aio_output"
@@ -58,7 +59,7 @@ class AioOutputLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """The link of one task instance, or an empty string where there is none."""
-        return XCom.get_value(ti_key=ti_key, key=OUTPUT_XCOM_KEY) or ""
+        return _link(operator, ti_key, OUTPUT_XCOM_KEY)
 
     @staticmethod
     def persist(context: Context, output: str) -> None:
@@ -76,5 +77,26 @@ class AioOutputLink(BaseOperatorLink):
             url = Path(parts.path).absolute().as_uri()
         else:
             return
-        ti: Any = context["ti"]
-        ti.xcom_push(key=OUTPUT_XCOM_KEY, value=url)
+        _push(context, OUTPUT_XCOM_KEY, url)
+
+
+def no_links_yet(operator: BaseOperator) -> None:
+    """Say that an attempt has begun, whose links only this process pushes.
+
+    Airflow asks a worker's operator for its links whenever it stops, a deferral included. It is answered from
+    here: a look for an XCom that is not there is an error line in Airflow's log.
+    """
+    setattr(operator, _PUSHED, {XCOM_KEY: "", OUTPUT_XCOM_KEY: ""})
+
+
+def _push(context: Context, key: str, url: str) -> None:
+    ti: Any = context["ti"]
+    ti.xcom_push(key=key, value=url)
+    pushed = getattr(context.get("task"), _PUSHED, None)
+    if pushed is not None:
+        pushed[key] = url
+
+
+def _link(operator: BaseOperator, ti_key: TaskInstanceKey, key: str) -> str:
+    pushed = getattr(operator, _PUSHED, None)
+    return (XCom.get_value(ti_key=ti_key, key=key) or "") if pushed is None else pushed[key]

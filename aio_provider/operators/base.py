@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator
 
-from aio_provider.api.amounts import in_digits
+from aio_provider.api.amounts import in_credits, in_digits
 from aio_provider.api.errors import (
     AioError,
     AuthenticationError,
@@ -27,9 +27,9 @@ from aio_provider.api.errors import (
 from aio_provider.api.requests import GenerationRequest
 from aio_provider.hooks import metrics
 from aio_provider.hooks.aio import AioHook
-from aio_provider.hooks.results import openlineage, result_of, tell_assets
+from aio_provider.hooks.results import openlineage, result_of, seconds_between, tell_assets
 from aio_provider.jobs.job import service_scope
-from aio_provider.links.aio import AioTaskLink
+from aio_provider.links.aio import AioTaskLink, no_links_yet
 from aio_provider.operators.record import (
     IntentLostError,
     JobIdentity,
@@ -180,6 +180,7 @@ class AioBaseOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Find the job on record, or submit it; then wait for it."""
+        no_links_yet(self)
         try:
             request = self.build_request()
             settings = self.hook.settings
@@ -430,6 +431,7 @@ class AioBaseOperator(BaseOperator):
         if result["task_id"]:
             self._show(context, result["task_id"], next(iter(result["urls"]), ""))
         reused = bool(result["reused"])
+        self._tell(result)
         tell_assets(
             context,
             rows=1,
@@ -439,6 +441,19 @@ class AioBaseOperator(BaseOperator):
             budget_events=record.budget_events,
         )
         return result
+
+    def _tell(self, result: Mapping[str, Any]) -> None:
+        """One line about the result."""
+        credits = result["credits"]
+        said = [str(result["status"]), "credits unknown" if credits is None else in_credits(credits)]
+        if result["reused"]:
+            said[-1] += " (paid before)"
+        seconds = seconds_between(result["submitted_at"], result["finished_at"])
+        if seconds is not None and not result["reused"]:
+            said.append(f"{seconds:.0f} s")
+        if result["urls"]:
+            said.append(result["urls"][0])
+        self.log.info("Task %s: %s.", result["task_id"] or "answered at once", ", ".join(said))
 
     def _show(self, context: Context, aio_task_id: str, url: str) -> None:
         """Id and link for the UI, there before the waiting begins."""

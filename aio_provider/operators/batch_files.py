@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -60,6 +60,16 @@ def airflow_storage(*paths: Any) -> Iterator[None]:
                 fsspec.config.conf.pop(scheme, None)
             else:
                 fsspec.config.conf[scheme] = options
+
+
+def make_folder(output: str) -> None:
+    """Make the folder of an output on this machine's file system, so that it is there when rows are written.
+
+    :raises OSError: it cannot be made.
+    """
+    parts = urlsplit(output)
+    if parts.scheme in ("", "file"):
+        Path(parts.path if parts.scheme else output).parent.mkdir(parents=True, exist_ok=True)
 
 
 def output_of(output_path: Any, input_path: Any, map_index: int) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from aio_provider.api.amounts import in_credits
 from aio_provider.api.client import AsyncAioClient
-from aio_provider.api.errors import RateLimitError
+from aio_provider.api.errors import AioError, BudgetExceededError, RateLimitError
 from aio_provider.hooks import metrics
 from aio_provider.hooks.aio import AioHook, budget_of, client_arguments
 from aio_provider.jobs.budget import CreditLimit
@@ -45,6 +45,8 @@ class State:
     :param again: other processes had jobs of ours in hand: look through all once more.
     :param overdue: tasks that had not ended at their deadline.
     :param stopped: why nothing more is submitted.
+    :param stop: the class of the error that did it; ``final``: a retry cannot help.
+    :param no_models: models that the service does not have, and how that is known.
     :param spent: what earlier waves were charged, under ``max_credits``.
     :param waves: how many there were.
     :param link: the first result.
@@ -56,10 +58,13 @@ class State:
     again: bool = False
     overdue: int = 0
     stopped: str | None = None
+    stop: str = ""
+    final: bool = False
     spent: float = 0.0
     waves: int = 0
     link: str = ""
     tally: Tally = field(default_factory=Tally)
+    no_models: dict[str, str] = field(default_factory=dict)
     #: task id → the flight and when to give it up, in seconds since 1970
     flights: dict[str, tuple[Flight, float]] = field(default_factory=dict)
 
@@ -134,7 +139,9 @@ class BatchRun:
             state.cursor, state.counted = wave.cursor, max(wave.counted, state.counted)
             state.more, state.again = wave.more, state.again or wave.elsewhere > 0
             if wave.stopped is not None:
-                state.stopped = f"{type(wave.stopped).__name__}: {wave.stopped}"
+                state.stopped, state.stop = sentence(wave.stopped), type(wave.stopped).__name__
+                state.final = isinstance(wave.stopped, BudgetExceededError) and not wave.stopped.may_pass
+            state.link = state.link or wave.link
             for flight in wave.flights:
                 state.flights.setdefault(flight.task_id, (flight, self._until(flight.submitted_at)))
         self._check_failures()
@@ -155,12 +162,16 @@ class BatchRun:
             parts.append(f"{tally.failed:,} failed")
         if tally.unknown:
             parts.append(f"{tally.unknown:,} held")
+        if tally.left_out:
+            parts.append(f"{tally.left_out:,} left out")
         parts.append(f"{len(state.flights):,} in flight")
         parts.append(f"{in_credits(tally.credits)} so far")
         per_minute = self.hook.settings.requests_per_minute
         if total is not None and per_minute and state.stopped is None:
-            requests = 2 * max(total - tally.done - len(state.flights), 0) + len(state.flights)
-            parts.append(f"about {max(requests / per_minute, 0.1):.1f} min left")
+            to_send = total - tally.done - tally.unknown - tally.left_out - len(state.flights)
+            requests = 2 * max(to_send, 0)
+            if seconds := (requests + len(state.flights)) / per_minute * MINUTE:
+                parts.append(f"about {_duration(seconds)} left")
         return f"Wave {state.waves}: {', '.join(parts)}."
 
     # -- inside
@@ -186,6 +197,7 @@ class BatchRun:
                     keeper=self.keeper,
                     in_flight=len(state.flights),
                     most=MOST_IN_FLIGHT,
+                    no_models=state.no_models,
                 )
                 size = wave_size(
                     budget.per_minute,
@@ -252,6 +264,15 @@ class BatchRun:
             sparing=to_send or not flights,
             carry=self.state.to_dict(),
         )
+
+
+def sentence(error: AioError) -> str:
+    """What an error says, so that another sentence can follow."""
+    return f"{str(error).rstrip('.')}."
+
+
+def _duration(seconds: float) -> str:
+    return f"{max(seconds, 1):.0f} s" if seconds < MINUTE else f"{seconds / MINUTE:.1f} min"
 
 
 def _tell_metrics(job: Job, answer: Submission) -> None:

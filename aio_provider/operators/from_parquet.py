@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -18,9 +19,9 @@ from aio_provider.api.errors import (
 )
 from aio_provider.hooks.aio import AioHook
 from aio_provider.hooks.results import openlineage, tell_assets
-from aio_provider.links.aio import AioOutputLink, AioTaskLink
+from aio_provider.links.aio import AioOutputLink, AioTaskLink, no_links_yet
 from aio_provider.operators.base import DEFERRAL_MARGIN, at_least_zero, one_of, positive_seconds
-from aio_provider.operators.batch_files import airflow_storage, output_of, plain_url
+from aio_provider.operators.batch_files import airflow_storage, make_folder, output_of, plain_url
 from aio_provider.operators.recording import BudgetCallback, budget_callback, labels_of, place_of
 from aio_provider.triggers.batch import AioBatchTrigger
 
@@ -55,13 +56,13 @@ class AioGenerateFromParquetOperator(BaseOperator):
         )
 
     Returns (XCom): ``{"output_path", "rows", "succeeded", "failed", "expired", "unknown", "pending",
-    "not_submitted", "skipped", "credits", "reused", "saved_credits", "kind", "model"}``, plain JSON.
-    ``credits`` is what this task instance was charged, over all its attempts; ``reused`` are results that
-    were paid for before, for ``saved_credits``.
+    "not_submitted", "skipped", "credits", "reused", "saved_credits", "total_credits", "kind", "model"}``,
+    plain JSON. ``credits`` is what this attempt was charged; ``reused`` are results that were there before
+    it, which had cost ``saved_credits``; ``total_credits`` is what the rows have cost, whenever that was.
 
     Raises ``AirflowFailException`` where a retry cannot help: bad input, a refused key, an output that is
-    another call's. Too few credits (402) fail the task after what is in flight has been collected; a retry
-    does the rest.
+    another call's, a model that the service does not have, a held row and no result at all. Too few credits
+    (402) fail the task after what is in flight has been collected; a retry does the rest.
 
     :param input_path: Parquet, CSV or JSON lines: a path, a glob, a folder, a URL that fsspec knows, or an
         ``ObjectStoragePath``, whose connection is then used (templated).
@@ -80,7 +81,8 @@ class AioGenerateFromParquetOperator(BaseOperator):
         has the figures.
     :param max_failures: with more failed or held rows than this (a count, or a share of all rows between 0
         and 1) nothing more is submitted, and the task fails once what is in flight has been collected.
-    :param on_failure: ``"rows"``: a failed row is a row of the output with its error. ``"fail"``: the output
+    :param on_failure: ``"rows"``: a failed row is a row of the output with its error, and the task fails
+        only where it has no result at all. ``"fail"``: the output
         is written, and then the task fails if any row failed, is held, or had not ended at its deadline.
     :param retry_failed: whether a retry submits anew what the service failed.
     :param on_unknown: what to do about rows that may have been charged: ``"hold"`` them until someone has
@@ -161,7 +163,8 @@ class AioGenerateFromParquetOperator(BaseOperator):
         self.overwrite = overwrite
         self.aio_conn_id = aio_conn_id
         self.team = team
-        self._in_flight = 0
+        #: ``None`` while a wave is sent
+        self._in_flight: int | None = 0
 
     @cached_property
     def hook(self) -> AioHook:
@@ -182,6 +185,8 @@ class AioGenerateFromParquetOperator(BaseOperator):
 
     def on_kill(self) -> None:
         """The service has no call to cancel tasks: say that they go on, and how they are picked up."""
+        if self._in_flight == 0:
+            return
         self.log.warning(
             "%s at the service: it has no call to cancel one. They are paid for; clearing this Airflow task "
             "picks their results up and pays nothing.",
@@ -197,6 +202,8 @@ class AioGenerateFromParquetOperator(BaseOperator):
     def _run(self, context: Context, state: State, event: dict[str, Any] | None) -> dict[str, Any]:
         from aio_provider.operators.batch_result import raise_for_event
 
+        no_links_yet(self)
+        self._shown = ""
         with airflow_storage(self.input_path, self.output_path), self._open_ledger(context) as ledger:
             batch = self._batch(context)
             run = self._batch_run(context, batch, ledger, state, first=event is None)
@@ -205,8 +212,10 @@ class AioGenerateFromParquetOperator(BaseOperator):
                     run.take(event)
                     self._show(context, state)
                     raise_for_event(event)
+                self._in_flight = None
                 trigger = self._advance(run)
                 self._in_flight = len(state.flights)
+                self._show(context, state)
                 if trigger is None:
                     return self._finish(context, run)
                 if self.deferrable:
@@ -222,6 +231,7 @@ class AioGenerateFromParquetOperator(BaseOperator):
 
     def _advance(self, run: BatchRun) -> AioBatchTrigger | None:
         from aio_provider.jobs.ledger import LedgerError
+        from aio_provider.operators.batch_run import sentence
 
         try:
             return run.advance()
@@ -229,24 +239,35 @@ class AioGenerateFromParquetOperator(BaseOperator):
             raise
         except (AuthenticationError, ConfigurationError) as error:
             raise AirflowFailException(
-                f"{error} Nothing more was sent; what is in flight stays on record: mend the connection "
-                f"{self.aio_conn_id!r} and clear this task."
+                f"{sentence(error)} Nothing more was sent; what is in flight stays on record: mend the "
+                f"connection {self.aio_conn_id!r} and clear this task."
             ) from error
         except AioError as error:
             raise AirflowException(
-                f"{error} What is in flight stays on record; a retry goes on, and pays nothing twice."
+                f"{sentence(error)} What is in flight stays on record; a retry goes on, and pays "
+                "nothing twice."
             ) from error
 
     def _batch(self, context: Context) -> Batch:
         """The checked call; nothing has been sent when it fails."""
         from aio_provider.frames.batch import Batch
+        from aio_provider.frames.words import OPERATOR, words
 
         place = place_of(context)
+        output = plain_url(self._output(context["ti"]))
+        try:
+            make_folder(output)
+        except OSError as error:
+            raise AirflowFailException(
+                f"Nothing was sent. output_path={output!r}: its folder cannot be made "
+                f"({type(error).__name__}: {error})."
+            ) from error
+        before = words.set(OPERATOR)
         try:
             return Batch(
                 plain_url(self.input_path),
                 self.kind,
-                output=plain_url(self._output(context["ti"])),
+                output=output,
                 model=self.model,
                 params=self.request_params,
                 key=self.key,
@@ -258,10 +279,16 @@ class AioGenerateFromParquetOperator(BaseOperator):
                 partition_by=self.partition_by,
                 **_expressions(self.fields),
             )
-        except FileNotFoundError:
-            raise  # it may be there for the retry
+        except FileNotFoundError as error:  # it may be there for the retry
+            raise FileNotFoundError(
+                errno.ENOENT,
+                f"Nothing was sent. input_path: {_what(error)}. A retry looks again",
+                str(self.input_path),
+            ) from error
         except (AioError, TypeError, ValueError, FileExistsError, PermissionError) as error:
             raise AirflowFailException(f"Nothing was sent. {type(error).__name__}: {error}") from error
+        finally:
+            words.reset(before)
 
     def _batch_run(
         self, context: Context, batch: Batch, ledger: Ledger, state: State, *, first: bool
@@ -341,8 +368,9 @@ class AioGenerateFromParquetOperator(BaseOperator):
         return result
 
     def _show(self, context: Context, state: State) -> None:
-        if self.do_xcom_push and state.link:
+        if self.do_xcom_push and state.link != self._shown:
             AioTaskLink.persist(context, state.link)
+            self._shown = state.link
 
     def _output(self, ti: Any) -> str:
         return output_of(self.output_path, self.input_path, -1 if ti.map_index is None else ti.map_index)
@@ -352,6 +380,10 @@ class AioGenerateFromParquetOperator(BaseOperator):
         if most is None or not isinstance(most, float):
             return most
         return None if rows is None else most * rows
+
+
+def _what(error: OSError) -> str:
+    return (error.strerror or str(error)).rstrip(".")
 
 
 def _expressions(fields: object) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from aio_provider.operators.record import (
     Started,
     held,
 )
+from aio_provider.operators.settling import LedgerCommand
 
 if TYPE_CHECKING:
     from aio_provider.jobs.job import Job
@@ -44,7 +45,7 @@ class LedgerRecord:
 
     :param ledger: closed with the record.
     :param job: the job, while there is a request to submit; ``None`` when a finished one is handed over.
-    :param settle_with: how the ledger is named on the command line, for the message about a held job.
+    :param settling: how the ledger is named on the command line, for the message about a held job.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class LedgerRecord:
         on_unknown: OnUnknown = "hold",
         retry_failed: bool = True,
         reuse: Reuse = "run",
-        settle_with: str = "aio ledger",
+        settling: LedgerCommand | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._ledger = ledger
@@ -65,7 +66,7 @@ class LedgerRecord:
         self._on_unknown = on_unknown
         self._retry_failed = retry_failed
         self._reuse = reuse
-        self._settle_with = settle_with
+        self._settling = settling or LedgerCommand(f"the ledger is {ledger.url}")
         self._sleep = sleep
         self._owner = new_owner()
         self._entry: Entry | None = None
@@ -155,7 +156,8 @@ class LedgerRecord:
         if entry.state is JobState.EXPIRED:
             raise AirflowFailException(
                 f"The service no longer knows task {entry.task_id} of {self._identity}, which was paid for. "
-                f"To pay for a new one: {self._settle_with} forget {entry.key} and clear the task."
+                f"To pay for a new one: {self._settling.line(f'forget {entry.key}')} and clear the task "
+                f"({self._settling.where})."
             )
         submitted_at = entry.submitted_at.timestamp() if entry.submitted_at else None
         result = result_of_entry(entry) if entry.state is JobState.SUCCEEDED else None
@@ -166,9 +168,9 @@ class LedgerRecord:
         return held(
             self._identity,
             reason,
-            where=f"the ledger is {self._ledger.url}",
-            was_taken=f"{self._settle_with} resolve {key} --task-id THE_TASK_ID",
-            was_not=f"{self._settle_with} resolve {key} --not-submitted",
+            where=self._settling.where,
+            was_taken=self._settling.line(f"resolve {key} --task-id THE_TASK_ID"),
+            was_not=self._settling.line(f"resolve {key} --not-submitted"),
         )
 
 

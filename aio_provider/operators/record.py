@@ -290,7 +290,12 @@ class TaskStateRecord:
         # REST API of Airflow 3.3: core_api/routes/public/task_state_store.py
         from airflow.providers.common.compat.sdk import conf
 
-        site = conf.get("api", "base_url", fallback="") or "http://localhost:8080"
+        site = conf.get("api", "base_url", fallback="")
+        if not site:  # then the workers' own way to the API server tells
+            site = conf.get("core", "execution_api_server_url", fallback="").rstrip("/")
+            site = site.removesuffix("/execution")
+        if not site:
+            site = f"http://localhost:{conf.get('api', 'port', fallback='') or '8080'}"
         me = self._identity
         path = "/".join(
             f"{name}/{quote(value, safe='')}"

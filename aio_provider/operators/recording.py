@@ -13,6 +13,7 @@ from aio_provider.api.errors import BudgetExceededError
 from aio_provider.api.requests import GenerationRequest
 from aio_provider.jobs.job import Job, keyed, service_scope
 from aio_provider.operators.record import JobIdentity, OnUnknown, Record, Reuse, Started, TaskStateRecord
+from aio_provider.operators.settling import LedgerCommand
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -116,9 +117,7 @@ def open_record(
     policy: dict[str, Any] = {"on_unknown": on_unknown, "retry_failed": retry_failed, "reuse": reuse}
     job = None if request is None else Job(identity.key, request, labels_of(context, hook))
     if hook.settings.ledger:
-        return LedgerRecord(
-            open_ledger(), identity, job, settle_with="AIO_LEDGER=<ledger_url> aio ledger", **policy
-        )
+        return LedgerRecord(open_ledger(), identity, job, settling=LedgerCommand.of(hook), **policy)
     if reuse == "always":
         raise AirflowFailException(
             "reuse='always' needs a ledger: give the connection "
@@ -135,7 +134,7 @@ def open_record(
         log.warning("No record is kept, so a retry may pay again (%s): %s", _ADVICE, error)
         return NoRecord()
     log.warning("The record is in a file of this machine; a retry on another may pay again (%s).", _ADVICE)
-    return LedgerRecord(ledger, identity, job, **policy)
+    return LedgerRecord(ledger, identity, job, settling=LedgerCommand.of(hook), **policy)
 
 
 _BOOK = "book"

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -97,6 +98,7 @@ def test_every_row_once(
         "credits": aio_sandbox_env.charged,
         "reused": 0,
         "saved_credits": 0.0,
+        "total_credits": aio_sandbox_env.charged,
         "kind": "image",
         "model": "flux-2",
     }
@@ -170,9 +172,29 @@ def test_a_retry_goes_on_where_it_was(make: Make, instance: Instance, aio_sandbo
     result = attempt(operator, instance.context(operator))
     assert result["succeeded"] == 12
     assert set(prompts(aio_sandbox_env).values()) == {1}
-    assert result["credits"] == aio_sandbox_env.charged
-    again = attempt(operator, instance.context(operator))
-    assert again == result
+    assert result["credits"] + result["saved_credits"] == result["total_credits"] == aio_sandbox_env.charged
+    assert len(aio_sandbox_env.submissions) == 12
+
+
+def test_a_clear_says_that_it_was_charged_nothing(
+    make: Make, instance: Instance, aio_sandbox_env: Sandbox, caplog: Any, capsys: Any
+) -> None:
+    from airflow.providers.common.compat.sdk import Asset
+
+    asset, event = Asset("x-aio://test/pictures"), SimpleNamespace(extra={})
+    operator = make(outlets=[asset])
+    first = attempt(operator, instance.context(operator))
+    link = instance.xcom["aio_link"]
+    caplog.clear(), capsys.readouterr()
+    context = instance.context(operator)
+    assert "aio_link" not in instance.xcom
+    again = attempt(operator, {**context, "outlet_events": {asset: event}})
+    assert again == {**first, "credits": 0.0, "reused": 12, "saved_credits": 60.0}
+    assert (first["total_credits"], event.extra["credits"], event.extra["reused"]) == (60.0, 0.0, 12)
+    logged = caplog.text + capsys.readouterr().out
+    assert "12 of 12 done, 12 reused, 0 in flight, 0 credits so far." in logged
+    assert "12 succeeded; 0 credits, 12 results reused (60 credits saved)" in logged
+    assert set(instance.xcom) >= {"aio_link", "aio_output"} and link
     assert len(aio_sandbox_env.submissions) == 12
 
 
@@ -230,11 +252,9 @@ def test_an_intent_of_another_machine_is_held(
     assert len(aio_sandbox_env.submissions) == 12
     monkeypatch.setattr(store, "set", writes)
     monkeypatch.setenv("AIO_LEDGER", str(tmp_path / "b.sqlite"))
-    result = attempt(operator, instance.context(operator))
-    assert result["unknown"] == 12 and len(aio_sandbox_env.submissions) == 12
-    strict = make(on_failure="fail")
-    with pytest.raises(AirflowFailException, match="aio ledger resolve"):
-        attempt(strict, instance.context(strict))
+    with pytest.raises(AirflowFailException, match=r"(?s)None of 12 rows succeeded.*aio ledger resolve"):
+        attempt(operator, instance.context(operator))
+    assert len(aio_sandbox_env.submissions) == 12
     # On the machine that sent them, its file knows better.
     monkeypatch.setenv("AIO_LEDGER", str(tmp_path / "a.sqlite"))
     result = attempt(operator, instance.context(operator))
@@ -244,7 +264,9 @@ def test_an_intent_of_another_machine_is_held(
 @pytest.mark.aio_sandbox(credits=26)
 def test_too_few_credits(make: Make, instance: Instance, aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
     operator = make()
-    with pytest.raises(AirflowException, match=r"were not submitted.*A retry does the rest"):
+    with pytest.raises(
+        AirflowException, match=r"\. \d+ of 12 rows were not submitted, which may cost.*A retry does the rest"
+    ):
         attempt(operator, instance.context(operator))
     out = output(tmp_path)
     assert set(out["aio_status"]) == {"succeeded", "not_submitted"}, "what was in flight has been collected"
@@ -253,7 +275,7 @@ def test_too_few_credits(make: Make, instance: Instance, aio_sandbox_env: Sandbo
     result = attempt(operator, instance.context(operator))
     assert result["succeeded"] == 12 > paid
     assert max(prompts(aio_sandbox_env).values()) == 1
-    assert result["credits"] == aio_sandbox_env.charged
+    assert result["total_credits"] == aio_sandbox_env.charged == result["credits"] + 5 * paid
 
 
 def test_max_credits_holds_over_attempts(
@@ -264,7 +286,8 @@ def test_max_credits_holds_over_attempts(
     assert result["credits"] == aio_sandbox_env.charged <= 26
     assert result["not_submitted"] == 12 - result["succeeded"] > 0
     again = attempt(operator, instance.context(operator))
-    assert again["credits"] == result["credits"] == aio_sandbox_env.charged
+    assert (again["credits"], again["total_credits"]) == (0.0, result["credits"])
+    assert result["credits"] == aio_sandbox_env.charged
 
 
 @pytest.mark.aio_sandbox(faults=["failed:times=6"])
@@ -274,7 +297,8 @@ def test_failures_are_rows(make: Make, instance: Instance, aio_sandbox_env: Sand
     assert (result["succeeded"], result["failed"]) == (6, 6)
     assert result["credits"] == aio_sandbox_env.charged
     retried = attempt(operator, instance.context(operator))
-    assert (retried["succeeded"], retried["credits"]) == (12, aio_sandbox_env.charged)
+    assert (retried["succeeded"], retried["total_credits"]) == (12, aio_sandbox_env.charged)
+    assert retried["credits"] == aio_sandbox_env.charged - result["credits"]
     assert len(aio_sandbox_env.submissions) == 18
 
 
@@ -302,11 +326,9 @@ def test_on_failure_fail(make: Make, instance: Instance, aio_sandbox_env: Sandbo
 @pytest.mark.aio_sandbox(time_scale=100)
 def test_the_deadline(make: Make, instance: Instance, aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
     operator = make(deadline=0.3)
-    result = attempt(operator, instance.context(operator))
-    assert result["pending"] == 12
-    strict = make(deadline=0.3, on_failure="fail")
-    with pytest.raises(TaskTimeoutError, match="pays nothing"):
-        attempt(strict, instance.context(strict))
+    with pytest.raises(TaskTimeoutError, match=r"None of 12 rows.*pays nothing"):
+        attempt(operator, instance.context(operator))
+    assert set(output(tmp_path)["aio_status"]) == {"pending"}
     assert len(aio_sandbox_env.submissions) == 12
 
 
@@ -404,9 +426,15 @@ def test_what_a_killed_task_says(
     make: Make, instance: Instance, aio_sandbox_env: Sandbox, caplog: Any, capsys: Any
 ) -> None:
     operator = make()
-    start(operator, instance.context(operator))
+    operator.on_kill()
+    deferred = start(operator, instance.context(operator))
+    assert "at the service" not in caplog.text + capsys.readouterr().out, "nothing was in flight"
     operator.on_kill()
     assert "12 tasks go on" in caplog.text + capsys.readouterr().out
+    resume(operator, instance.context(operator), deferred)
+    caplog.clear(), capsys.readouterr()
+    operator.on_kill()
+    assert "at the service" not in caplog.text + capsys.readouterr().out, "all is done"
 
 
 def test_the_ledger_knows_whose_they_are(
@@ -452,3 +480,123 @@ it = shards()
     loaded = Serialized.from_dict(json.loads(first))
     assert set(loaded.task_ids) == {"many", "one"}
     assert " at 0x" not in first
+
+
+@pytest.mark.aio_sandbox(faults=["failed"])
+def test_a_task_without_any_result_fails(
+    make: Make, instance: Instance, aio_sandbox_env: Sandbox, tmp_path: Path
+) -> None:
+    operator = make()
+    with pytest.raises(
+        AirflowException, match="None of 12 rows succeeded: 12 failed, the first with"
+    ) as failed:
+        attempt(operator, instance.context(operator))
+    assert not isinstance(failed.value, AirflowFailException), "a retry submits them anew"
+    assert set(output(tmp_path)["aio_status"]) == {"failed"}
+
+
+def test_an_unknown_model_is_refused_once(
+    make: Make, instance: Instance, aio_sandbox_env: Sandbox, tmp_path: Path
+) -> None:
+    operator = make(model="flux-99-nope")
+    with pytest.raises(AirflowFailException, match=r"None of 12 rows succeeded.*flux-99-nope"):
+        attempt(operator, instance.context(operator))
+    assert aio_sandbox_env.requests["submit"] == 1
+    assert output(tmp_path)["aio_status"].value_counts().to_dict() == {"failed": 1, "not_submitted": 11}
+
+
+def test_one_unknown_model_among_good_ones(
+    make: Make,
+    instance: Instance,
+    aio_sandbox_env: Sandbox,
+    tmp_path: Path,
+    rows: pd.DataFrame,
+    caplog: Any,
+    capsys: Any,
+) -> None:
+    rows["model"] = ["flux-2", "flux-99-nope", "flux-2"] * 4
+    rows.to_parquet(tmp_path / "in.parquet", index=False)
+    operator = make(model=aio.col("model"))
+    result = attempt(operator, instance.context(operator))
+    assert (result["succeeded"], result["failed"], result["not_submitted"]) == (8, 1, 3)
+    logged = caplog.text + capsys.readouterr().out
+    assert "8 of 12" not in logged and "3 left out" in logged and "flux-99-nope" in logged
+
+
+@pytest.mark.aio_sandbox(faults=["drop-after@2"])
+def test_a_held_row_is_named(
+    make: Make, instance: Instance, aio_sandbox_env: Sandbox, tmp_path: Path, caplog: Any, capsys: Any
+) -> None:
+    operator = make(key="sku")
+    result = attempt(operator, instance.context(operator))
+    assert (result["succeeded"], result["unknown"], result["reused"]) == (11, 1, 0)
+    out = output(tmp_path)
+    [held] = out[out["aio_status"] == "unknown"].to_dict("records")
+    key = re.match(r"job ([0-9a-f]{12}): ", held["aio_error"])
+    assert key is not None
+    logged = caplog.text + capsys.readouterr().out
+    assert f"row {held['sku']} (sku={held['sku']}): aio ledger resolve {key[1]} --task-id" in logged
+    with Ledger.open(tmp_path / "aio-ledger.sqlite") as ledger:
+        [entry] = ledger.find(key[1])
+        assert entry.state is JobState.UNKNOWN
+    assert "11 of 12 done, 1 held" in logged
+
+
+def test_a_budget_that_charges_alone_fill_fails_for_good(
+    make: Make, instance: Instance, aio_sandbox_env: Sandbox, tmp_path: Path
+) -> None:
+    with Ledger.open(tmp_path / "aio-ledger.sqlite") as ledger:
+        ledger.set_budget("dag", "shop", credits=31)
+    operator = make()
+    with pytest.raises(AirflowFailException, match="6 of 12 rows were not submitted") as failed:
+        attempt(operator, instance.context(operator))
+    assert "A retry" not in str(failed.value)
+    assert len(aio_sandbox_env.submissions) == 6
+
+
+def test_the_folder_of_the_output_is_made(
+    make: Make, instance: Instance, aio_sandbox_env: Sandbox, tmp_path: Path
+) -> None:
+    operator = make(output_path=str(tmp_path / "new" / "folder" / "out.parquet"))
+    assert attempt(operator, instance.context(operator))["succeeded"] == 12
+    (tmp_path / "file").write_text("")
+    operator = make(output_path=str(tmp_path / "file" / "out.parquet"))
+    with pytest.raises(AirflowFailException, match=r"output_path=.*file/out\.parquet"):
+        operator.execute(instance.context(operator))
+
+
+@pytest.mark.usefixtures("aio_sandbox_env")
+def test_a_missing_input_is_named(make: Make, instance: Instance, tmp_path: Path) -> None:
+    operator = make(input_path=str(tmp_path / "later.parquet"))
+    with pytest.raises(FileNotFoundError, match=r"input_path.*A retry.*later\.parquet"):
+        operator.execute(instance.context(operator))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"fields": {"prompt": "produkt"}}, r"request_params=\{'prompt': 'produkt'\}"),
+        ({"fields": {}}, r"fields=\{'prompt': 'caption'\}"),
+        ({"input_path": "x.xlsx"}, "task before this one"),
+    ],
+)
+def test_messages_speak_the_operators_words(
+    arguments: dict[str, Any], says: str, make: Make, instance: Instance, aio_sandbox_env: Sandbox
+) -> None:
+    operator = make(**arguments)
+    with pytest.raises(AirflowFailException, match=says) as failed:
+        operator.execute(instance.context(operator))
+    assert "aio.lit" not in str(failed.value) and "DataFrame" not in str(failed.value)
+
+
+@pytest.mark.usefixtures("aio_sandbox_env")
+def test_links_are_not_looked_for_where_there_are_none(make: Make, instance: Instance) -> None:
+    """Airflow asks for them at each deferral, and logs an error for an XCom that is not there."""
+    operator = make()
+    deferred = start(operator, instance.context(operator))
+    assert isinstance(deferred, TaskDeferred)
+    links = {link.name: link for link in operator.operator_extra_links}
+    assert [link.get_link(operator, ti_key=None) for link in links.values()] == ["", ""]
+    resume(operator, {**instance.context(operator), "task": operator}, deferred)
+    assert links["API in One result"].get_link(operator, ti_key=None) == instance.xcom["aio_link"]
+    assert links["Output"].get_link(operator, ti_key=None) == instance.xcom["aio_output"]
