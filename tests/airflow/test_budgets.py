@@ -53,7 +53,7 @@ def test_max_credits_counts_the_high_end_of_a_range(aio_sandbox_env: Sandbox) ->
     operator = AioGenerateVideoOperator(
         task_id="it", prompt="a fox", request_params={"sound": False}, max_credits=1000
     )
-    with pytest.raises(AirflowFailException, match=r"may cost 1,200 credits .*more than max_credits=1000"):
+    with pytest.raises(AirflowFailException, match=r"may cost 1,200 credits .*more than max_credits=1,000"):
         operator.execute(Instance(store=StateStore()).context(operator))
 
 
