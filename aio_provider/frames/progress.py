@@ -41,7 +41,7 @@ class Snapshot:
     def line(self) -> str:
         """One line of text, the same in every place."""
         of = "" if self.total is None else f"/{self.total:,}"
-        return f"{self.done:,}{of} rows, {self.details()}"
+        return ", ".join(filter(None, [f"{self.done:,}{of} rows", self.details()]))
 
     def details(self) -> str:
         """What stands beside a bar."""
@@ -55,7 +55,7 @@ class Snapshot:
             parts.append(in_credits(self.credits))
         if self.eta_seconds is not None and self.done < (self.total or 0):
             parts.append(f"about {clock(self.eta_seconds)} left")
-        return ", ".join(parts) or "…"
+        return ", ".join(parts)
 
 
 class View:

@@ -130,3 +130,13 @@ def test_no_rows_are_told_of(capsys: pytest.CaptureFixture[str]) -> None:
     out = aio.generate(pd.DataFrame({"caption": []}), "image", prompt="caption")
     assert len(out) == 0
     assert capsys.readouterr().err == "image: 0 rows: nothing to do.\n"
+
+
+def test_a_download_speaks_of_no_credits(
+    aio_sandbox_env: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = aio.generate(
+        pd.DataFrame({"caption": ["a red chair", "a blue lamp"]}), "image", prompt="caption", progress=False
+    )
+    aio.download(out, tmp_path / "files")
+    assert capsys.readouterr().err.splitlines()[-1] == "download: 2/2 rows"
