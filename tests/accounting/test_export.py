@@ -74,7 +74,7 @@ def test_a_month_is_not_cut_in_two(book: Ledger, tmp_path: Path) -> None:
 def test_to_an_object_store_and_by_the_command(book: Ledger, aio_cli: Callable[..., Any]) -> None:
     put(book, row())
     result = aio_cli("ledger", "export", "memory://bucket/export", "--ledger", book.store.path)
-    assert result.exit_code == 0 and "1 rows, 5 credits, 1 files" in result.output
+    assert result.exit_code == 0 and "1 row, 5 credits, 1 file" in result.output
     with fsspec.open("memory://bucket/export/month=2026-11/ledger.parquet") as file:
         assert pd.read_parquet(file)["credits"].tolist() == [5.0]
     assert aio_cli("ledger", "export", "x", "--since", "soon", "--ledger", book.store.path).exit_code == 1
