@@ -61,7 +61,7 @@ def message(
 def _form(conn_id: str, connections: Sequence[str], asked: Question, dags: Sequence[str]) -> str:
     several = len({*connections, conn_id}) > 1
     connection = (
-        _choice("Connection", "conn_id", sorted({*connections, conn_id}), conn_id)
+        _choice("Ledger of connection", "conn_id", sorted({*connections, conn_id}), conn_id)
         if several
         else f'<input type=hidden name=conn_id value="{escape(conn_id)}">'
     )
