@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from aio_provider.api.amounts import in_digits
 from aio_provider.api.errors import AioError, ConfigurationError
 from aio_provider.api.validation import users_level
 from aio_provider.frames import arguments as checks
@@ -90,8 +91,8 @@ class Prepared:
         view.say(report.summary())
         if self.run.over_limit:
             warnings.warn(
-                f"max_credits={self.run.options.max_credits:g}: {self.run.over_limit:,} of {report.rows:,} "
-                "rows were not submitted, since they might have gone past it. "
+                f"max_credits={in_digits(self.run.options.max_credits)}: {self.run.over_limit:,} of "
+                f"{report.rows:,} rows were not submitted, since they might have gone past it. "
                 "Run again with more for the rest; what is done costs nothing again.",
                 CreditLimitWarning,
                 stacklevel=users_level(),

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import IO, TYPE_CHECKING
 
+from aio_provider.api.amounts import in_credits
+
 if TYPE_CHECKING:
     from aio_provider.frames.report import Report
 
@@ -79,9 +81,7 @@ class View:
     ) -> None:
         """Take the figures so far; ``counts``: rows by status."""
         done = sum(counts.values()) - sum(counts.get(name, 0) for name in _WAITING)
-        self.state = Snapshot(
-            self.state.total, done, dict(counts), in_flight, reused, credits, eta_seconds
-        )
+        self.state = Snapshot(self.state.total, done, dict(counts), in_flight, reused, credits, eta_seconds)
 
     def settle(self, report: Report) -> None:
         """Take the last figures, so that what is left standing says the same as the summary."""
@@ -222,11 +222,6 @@ def in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return shell is not None and getattr(shell, "kernel", None) is not None
-
-
-def in_credits(amount: float) -> str:
-    """An amount for people: ``1 credit``, ``1,485 credits``."""
-    return "1 credit" if amount == 1 else f"{amount:,.6g} credits"
 
 
 def clock(seconds: float) -> str:
