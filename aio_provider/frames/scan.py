@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from aio_provider.frames.files import Csv, Files, file_error, find_files, read_csv, read_json_lines
+from aio_provider.frames.files import AS_USUAL, Csv, Files, file_error, find_files, read_csv, read_json_lines
 
 #: rows read from a file at once
 _ROWS = 5_000

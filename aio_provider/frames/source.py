@@ -10,7 +10,7 @@ import fsspec
 import pandas as pd
 import pyarrow as pa
 
-from aio_provider.frames.files import Csv, check_csv, file_error, is_several, json_records, kind_of
+from aio_provider.frames.files import AS_USUAL, Csv, check_csv, file_error, is_several, json_records, kind_of
 from aio_provider.frames.scan import open_scan
 
 #: rows read at once
