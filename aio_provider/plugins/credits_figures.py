@@ -84,7 +84,7 @@ def _tell(found: Report, conn_id: str, asked: Question, sight: Sight) -> None:
     from aio_provider.accounting.asked import Asked
 
     note: dict[str, Any] = found.table.attrs["aio"]
-    note["book"] = {**note["book"], "url": f"the ledger of connection {conn_id}"}
+    note["book"] = {**note["book"], "url": conn_id}
     note["filters"] = {"dag": list(asked.dags)} if asked.dags else {}
     what = Asked.of((), asked.since or None, asked.until or None, note["filters"]).described()
     note["what"] = what if sight.whole else f"{what}, {_PART[sight.connection]}"
