@@ -83,7 +83,6 @@ def _sums(conn: Connection, asked: Asked, table: sa.Table, ended: bool | None) -
     if ended is not None:
         column = table.c.finished_at
         query = query.where(column.is_not(None) if ended else column.is_(None))
-        query = query.with_hint(table, _index(asked, ended), "sqlite")
     rows = query.subquery()
     names = [rows.c[f"by_{name}"] for name in asked.by]
     keys = [*names, rows.c.state]
@@ -114,14 +113,6 @@ def percentiles_of(
         (None if is_all else tuple(group)): (median, high)
         for *group, is_all, median, high in conn.execute(query)
     }
-
-
-def _index(asked: Asked, ended: bool) -> str:
-    """Which index SQLite is to read; left to itself it picks one that has it look up a million rows."""
-    if not ended:
-        return "INDEXED BY aio_jobs_book"
-    in_index = {"day", "month", "dag", "model", "kind", "connection", "team", "user"}
-    return "INDEXED BY aio_jobs_report" if in_index.issuperset({*asked.by, *asked.filters}) else "NOT INDEXED"
 
 
 def _tables(archived: sa.Table | None) -> list[sa.Table]:
