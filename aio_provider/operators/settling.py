@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 #: digits of a job's key in a message: ``aio ledger`` takes the beginning of one
 SHORT_KEY = 12
+_CHECK = "--task-id asks the service, with its key in AIO_API_KEY, unless --no-check is added"
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,12 @@ class LedgerCommand:
         """For the ledger of a connection, or for this machine's file where it names none."""
         url = hook.settings.ledger
         if not url:
-            return cls("the ledger is the file of the machine that ran this task")
+            return cls(f"the ledger is the file of the machine that ran this task; {_CHECK}")
         if _may_be_shown(url):
-            return cls(f"the ledger of connection {hook.aio_conn_id!r}", f" --ledger {shlex.quote(url)}")
-        return cls(f"with AIO_LEDGER set to the ledger_url of connection {hook.aio_conn_id!r}")
+            return cls(
+                f"the ledger of connection {hook.aio_conn_id!r}; {_CHECK}", f" --ledger {shlex.quote(url)}"
+            )
+        return cls(f"with AIO_LEDGER set to the ledger_url of connection {hook.aio_conn_id!r}; {_CHECK}")
 
     def line(self, what: str) -> str:
         """A line to type.

@@ -54,7 +54,7 @@ def test_sixty_rows_in_three_shards(services: Services) -> None:
     prompt_of = {one.task_id: one.body["prompt"] for one in mine()}
     assert [prompt_of[task_id] for task_id in table["aio_task_id"]] == table["caption"].tolist()
     charged = sum(one.credits for one in mine())
-    assert table["aio_credits"].sum() == sum(result["credits"] for result in results) == charged
+    assert table["aio_credits"].sum() == sum(result["total_credits"] for result in results) == charged
     assert [Path(result["output_path"]).name for result in results] == [
         f"shard-{n}-{n}.parquet" for n in range(3)
     ]

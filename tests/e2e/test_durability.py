@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,7 +92,10 @@ class Rescue:
         assert way is not None, message
         line = way[1].replace("THE_TASK_ID", was_taken[0].task_id if was_taken else "")
         if self.record == "ledger":
-            arguments = line.removeprefix("AIO_LEDGER=<ledger_url> aio ").split()
+            program, *arguments = shlex.split(line)
+            assert program == "aio"
+            if was_taken:  # the test has no key in its environment to ask the service with
+                arguments.append("--no-check")
             done = CliRunner().invoke(main, arguments, env={"AIO_LEDGER": str(self.services.ledger)})
             assert done.exit_code == 0, done.output
             return
