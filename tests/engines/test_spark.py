@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -26,6 +27,10 @@ def spark(shared: Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     """A master and two workers with an executor each."""
     from pyspark.sql import SparkSession
 
+    if shutil.which("java") is None:
+        if os.environ.get("AIO_TEST_REQUIRE_SERVICES") == "1":
+            pytest.fail("no java")
+        pytest.skip("Spark needs a Java runtime, and there is no java")
     monkeypatch.setenv("SPARK_HOME", str(Path(pyspark.__file__).parent))
     monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
     monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
