@@ -44,6 +44,15 @@ def test_no_repr_shows_it() -> None:
 ECHO = {"error": {"code": 401, "message": f"Invalid API key {KEY}", "type": "authentication_error"}}
 
 
+def pickled(error: BaseException) -> bytes:
+    """As Python itself pickles it, whatever a library (Dask's does) has registered for exceptions."""
+    text = io.BytesIO()
+    pickler = pickle.Pickler(text)
+    pickler.dispatch_table = {}
+    pickler.dump(error)
+    return text.getvalue()
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -68,7 +77,7 @@ def test_exceptions_and_logs_do_not_hold_it(
     with pytest.raises(errors.AioError) as caught:
         call(handler, method, *arguments, retry=clock.policy(attempts=2))
     error: BaseException | None = caught.value
-    assert KEY.encode() not in pickle.dumps(error)
+    assert KEY.encode() not in pickled(error)
     while isinstance(error, errors.AioError):
         assert KEY not in str(error) and KEY not in repr(error) and KEY not in repr(error.__dict__)
         error = error.__cause__
