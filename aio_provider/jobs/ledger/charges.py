@@ -88,6 +88,14 @@ def expect(published: CreditRange, seen: Sequence[float], *, other_settings: boo
 
     :param other_settings: the charges are the model's, but for other settings.
     """
+    if published.high is not None:
+        recent = seen[:ENOUGH]
+        outside = all(not published.low <= charge <= published.high for charge in recent)
+        if len(recent) == ENOUGH and outside:
+            note = f"published {_span(published)}; the last {ENOUGH} charges were {_span_of(recent)}"
+            return CreditRange(min(recent), float(median(recent)), max(recent), "learned", note)
+        if published.low == published.high:  # most are fixed, and every new job comes by here
+            return published
     low, likely, high = min(seen), float(median(seen)), max(seen)
     count = f"{len(seen)} past charge{'s' if len(seen) > 1 else ''}"
     if published.high is None:
@@ -96,13 +104,6 @@ def expect(published: CreditRange, seen: Sequence[float], *, other_settings: boo
             low, high = min(low, published.low), max(high, published.likely)
         note = f"{ground}: {in_digits(low)} to {in_digits(high)}"
         return CreditRange(low, likely, high, "learned", note)
-    recent = seen[:ENOUGH]
-    outside = all(not published.low <= charge <= published.high for charge in recent)
-    if len(recent) == ENOUGH and outside:
-        note = f"published {_span(published)}; the last {ENOUGH} charges were {_span_of(recent)}"
-        return CreditRange(min(recent), float(median(recent)), max(recent), "learned", note)
-    if published.low == published.high:
-        return published
     if len(seen) >= ENOUGH:
         return CreditRange(
             low, likely, high, "learned", f"{count}: {_span_of(seen)}; published {_span(published)}"
