@@ -111,10 +111,9 @@ class BatchRun:
             ended = JobState(outcome["status"])
             results.append(finished(flight.key, ended.value, outcome))
             credits = outcome["credits"]
-            if not flight.reused:
-                metrics.ended(flight.kind, flight.model, ended.value, credits)
             state.tally.count(ended, credits, reused=flight.reused)
             if not flight.reused:
+                metrics.ended(flight.kind, flight.model, ended.value, credits)
                 unknown = credits is None and ended is JobState.SUCCEEDED
                 state.spent += flight.reserved if unknown else credits or 0.0
             state.link = state.link or next(iter(outcome["urls"]), "")
