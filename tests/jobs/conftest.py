@@ -1,4 +1,4 @@
-"""Ledgers for the tests of this room."""
+"""Ledgers and a fast sandbox for the tests of this room."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from aio_provider.jobs.ledger import Ledger
+from aio_provider.sandbox import Sandbox
 from tests import postgres_server
 from tests.jobs.ledger_helpers import HandClock
 
@@ -38,3 +39,17 @@ def clock() -> HandClock:
 def ledger(target: str, clock: HandClock) -> Iterator[Ledger]:
     with Ledger.open(target, clock=clock) as opened:
         yield opened
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Ledger]:
+    """A ledger file, on the machine's own clock."""
+    with Ledger.open(tmp_path / "ledger.sqlite") as opened:
+        yield opened
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """A hundred times as fast as the service, without a limit."""
+    with Sandbox(time_scale=0.01, requests_per_minute=0, credits=100_000) as running:
+        yield running

@@ -34,18 +34,6 @@ SUCCEEDED, FAILED, UNKNOWN = OutcomeStatus.SUCCEEDED, OutcomeStatus.FAILED, Outc
 PENDING, NOT_SUBMITTED, EXPIRED = OutcomeStatus.PENDING, OutcomeStatus.NOT_SUBMITTED, OutcomeStatus.EXPIRED
 
 
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(time_scale=SCALE, requests_per_minute=0, credits=100_000) as running:
-        yield running
-
-
-@pytest.fixture
-def book(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.open(tmp_path / "ledger.sqlite") as opened:
-        yield opened
-
-
 @asynccontextmanager
 async def runner_of(sandbox: Sandbox, ledger: Any, **options: Any) -> AsyncIterator[Runner]:
     key = options.pop("api_key", sandbox.api_key)

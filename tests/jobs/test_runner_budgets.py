@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -21,18 +19,6 @@ from tests.jobs.test_runner import all_of, jobs_of, runner_of, states, statuses
 from tests.jobs.test_waves import waves_of
 
 SUCCEEDED, NOT_SUBMITTED = OutcomeStatus.SUCCEEDED, OutcomeStatus.NOT_SUBMITTED
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(time_scale=0.01, requests_per_minute=0, credits=100_000) as running:
-        yield running
-
-
-@pytest.fixture
-def book(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
-        yield ledger
 
 
 def videos_of(sandbox: Sandbox, count: int) -> list[Job]:

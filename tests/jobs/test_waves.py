@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,18 +21,6 @@ from aio_provider.jobs.pacing import MemoryRateBudget
 from aio_provider.jobs.submission import Submitter
 from aio_provider.jobs.waves import Waves
 from aio_provider.sandbox import Sandbox
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(time_scale=0.01, requests_per_minute=0, credits=100_000) as running:
-        yield running
-
-
-@pytest.fixture
-def book(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.open(tmp_path / "ledger.sqlite") as opened:
-        yield opened
 
 
 @asynccontextmanager
