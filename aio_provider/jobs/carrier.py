@@ -61,6 +61,7 @@ class Carrier:
     :param concurrency: submissions that may wait for a turn or an answer at once.
     :param left: how many jobs of the run have no outcome yet, where that is known.
     :param deadlines: seconds by kind after which an accepted task is left to a later run.
+    :param changed: called when one more task is in flight.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Carrier:
         left: Callable[[], int | None],
         budget: RateBudget,
         observer: Observer | None,
+        changed: Callable[[], None],
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
@@ -90,7 +92,8 @@ class Carrier:
         self._budget = budget
         self._wall = wall
         self._tell = observer or (lambda step, job: None)
-        #: accepted tasks being waited for
+        self._changed = changed
+        #: accepted tasks whose end is not on record yet
         self.in_flight = 0
         #: jobs that would have gone past the limit
         self.over_limit = 0
@@ -98,7 +101,6 @@ class Carrier:
         self.over_budget = 0
         self.budget_error: BudgetExceededError | None = None
         self._budgets = Budgets()
-        self._paid_for = 0
         #: jobs left out since the account has too few credits, and what they would likely cost
         self.unpaid = 0
         self.unpaid_credits = 0.0
@@ -133,7 +135,8 @@ class Carrier:
         assert entry.task_id is not None, "only a task has URLs"
         opened.task_id, opened.submitted_at = entry.task_id, entry.submitted_at
         try:
-            task = await self._watch(opened, entry.task_id)
+            with self._under_way():
+                task = await self._watch(opened, entry.task_id)
         except AuthenticationError:
             raise
         except NotFoundError as error:
@@ -219,16 +222,17 @@ class Carrier:
 
     def _busy(self) -> bool:
         """Whether jobs of this run hold reservations that may turn into less."""
-        return bool(self._paid_for or self._submitter.in_air)
+        return bool(self.in_flight or self._submitter.in_air)
 
     @contextmanager
     def _under_way(self) -> Iterator[None]:
         """A job is paid for; when its end is on record, budgets may have room again."""
-        self._paid_for += 1
+        self.in_flight += 1
+        self._changed()
         try:
             yield
         finally:
-            self._paid_for -= 1
+            self.in_flight -= 1
             self._budgets.changed()
 
     async def _after(self, opened: Open, submission: Submission) -> Outcome:
@@ -284,18 +288,14 @@ class Carrier:
     async def _watch(self, opened: Open, task_id: str) -> Task:
         request = opened.job.request
         submitted_at = opened.submitted_at.timestamp() if opened.submitted_at is not None else None
-        self.in_flight += 1
-        try:
-            return await self._poller.watch(
-                task_id,
-                kind=request.kind,
-                model=request.model,
-                submitted_at=submitted_at,
-                # From now, not from the submission: a job of last week gets its look too.
-                deadline=self._wall() + self._deadlines.get(request.kind, self._deadlines["custom"]),
-            )
-        finally:
-            self.in_flight -= 1
+        return await self._poller.watch(
+            task_id,
+            kind=request.kind,
+            model=request.model,
+            submitted_at=submitted_at,
+            # From now, not from the submission: a job of last week gets its look too.
+            deadline=self._wall() + self._deadlines.get(request.kind, self._deadlines["custom"]),
+        )
 
     async def _finish(self, finished: Finished, job: Job) -> None:
         await self._ledger.finish(finished)

@@ -181,7 +181,7 @@ class _Run:
             self._ledger,
             runner.budget,
             user=self,
-            observer=self._observe,
+            observer=runner.observer,
             attempts=runner.connect_attempts,
             pause=runner.connect_pause,
             clock=runner.clock,
@@ -207,7 +207,8 @@ class _Run:
             left=self._left,
             budget=runner.budget,
             wall=runner.wall,
-            observer=self._observe,
+            observer=runner.observer,
+            changed=self._report,
         )
         self._free = runner.max_open
         self._room = asyncio.Event()
@@ -431,12 +432,6 @@ class _Run:
         )
         self._out.put_nowait(batch)
         self._report()
-
-    def _observe(self, step: str, job: Job) -> None:
-        if self._runner.observer is not None:
-            self._runner.observer(step, job)
-        if step == "accepted":
-            self._report()
 
     def _report(self) -> None:
         if self._runner.progress is not None:
