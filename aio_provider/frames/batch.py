@@ -52,6 +52,8 @@ class Batch:
         model: str | Expression | None = None,
         params: Mapping[str, Any] | None = None,
         key: Hashable | None = None,
+        encoding: str | None = None,
+        delimiter: str | None = None,
         reuse: Reuse = "always",
         run_id: str = "",
         base_url: str,

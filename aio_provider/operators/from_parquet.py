@@ -74,6 +74,8 @@ class AioGenerateFromParquetOperator(BaseOperator):
         ``aio.col``, ``aio.template``, ``aio.lit`` (templated).
     :param request_params: constants, and ``aio.col`` among them, by request field (templated).
     :param key: a column whose values name the rows' jobs; by default their content does.
+    :param encoding: of CSV files; utf-8 by default (templated).
+    :param delimiter: of CSV files; a comma by default (templated).
     :param max_credits: what this task instance may spend, over all its attempts. Rows that would go past it
         are not submitted, with a warning.
     :param on_budget_event: called when this task brings a budget of the ledger to 80 or 100 percent: a
@@ -106,6 +108,8 @@ class AioGenerateFromParquetOperator(BaseOperator):
         "fields",
         "request_params",
         "key",
+        "encoding",
+        "delimiter",
         "partition_by",
         "aio_conn_id",
         "team",
@@ -124,6 +128,8 @@ class AioGenerateFromParquetOperator(BaseOperator):
         model: Any = None,
         request_params: dict[str, Any] | None = None,
         key: str | None = None,
+        encoding: str | None = None,
+        delimiter: str | None = None,
         max_credits: float | None = None,
         on_budget_event: BudgetCallback | Sequence[BudgetCallback] | None = None,
         max_failures: float | None = None,
@@ -150,6 +156,8 @@ class AioGenerateFromParquetOperator(BaseOperator):
         self.fields = fields
         self.request_params = request_params
         self.key = key
+        self.encoding = encoding
+        self.delimiter = delimiter
         self.max_credits = at_least_zero("max_credits", max_credits)
         self.on_budget_event = on_budget_event
         self.max_failures = _count_or_share(max_failures)
@@ -271,6 +279,8 @@ class AioGenerateFromParquetOperator(BaseOperator):
                 model=self.model,
                 params=self.request_params,
                 key=self.key,
+                encoding=self.encoding,
+                delimiter=self.delimiter,
                 reuse=self.reuse,
                 run_id="" if self.reuse == "always" else "\0".join(map(str, place.values())),
                 base_url=self.hook.settings.base_url,

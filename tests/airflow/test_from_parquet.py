@@ -360,6 +360,32 @@ def test_bad_input_costs_nothing(
     assert aio_sandbox_env.requests == {}
 
 
+def test_a_csv_file_in_its_own_way(
+    make: Make, instance: Instance, aio_sandbox_env: Sandbox, tmp_path: Path
+) -> None:
+    path = tmp_path / "in.csv"
+    path.write_bytes("caption;price\nein grüner Stuhl;5\neine blaue Lampe;7\n".encode("latin-1"))
+    read = {"input_path": str(path), "encoding": "{{ params.written }}", "delimiter": "{{ params.mark }}"}
+    params = {"written": "latin-1", "mark": ";"}
+    for arguments, says in [
+        ({"params": params | {"written": "utf-9"}}, "encoding='utf-9': no such encoding"),
+        ({"params": params | {"mark": ";;"}}, "delimiter=';;': it must be one character"),
+        ({"encoding": None}, r"not written in utf-8 \(byte 0xfc\).*encoding='cp1252'"),
+        ({"delimiter": None}, "read the CSV file with delimiter=';'"),
+        ({"input_path": str(tmp_path / "in.parquet")}, "for CSV files, and this is Parquet"),
+    ]:
+        operator = make(**{**read, "params": params, **arguments})
+        operator.render_template_fields({"params": dict(operator.params)})
+        with pytest.raises(AirflowFailException, match=rf"Nothing was sent.*{says}"):
+            operator.execute(instance.context(operator))
+    assert aio_sandbox_env.requests == {}
+    operator = make(**read, params=params)
+    operator.render_template_fields({"params": dict(operator.params)})
+    assert attempt(operator, instance.context(operator))["succeeded"] == 2
+    assert prompts(aio_sandbox_env) == Counter(["ein grüner Stuhl", "eine blaue Lampe"])
+    assert output(tmp_path)["price"].tolist() == [5, 7]
+
+
 def test_an_output_of_another_call(
     make: Make, instance: Instance, aio_sandbox_env: Sandbox, tmp_path: Path
 ) -> None:

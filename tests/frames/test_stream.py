@@ -440,3 +440,28 @@ def test_a_batch_has_the_jobs_and_the_output_of_the_call(
         Batch(
             iter([rows()]), "image", prompt="caption", output=tmp_path / "x", base_url="http://127.0.0.1/v1"
         )
+
+
+def test_a_batch_reads_csv_as_the_call_does(aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
+    path, out = tmp_path / "in.csv", tmp_path / "out.parquet"
+    path.write_bytes("caption;price\nein grüner Stuhl;5\neine blaue Lampe;7\n".encode("latin-1"))
+    call: dict[str, Any] = {"prompt": "caption", "encoding": "latin-1", "delimiter": ";", "output": out}
+    to = {"base_url": aio_sandbox_env.base_url}
+    wanted = aio.generate(path, "image", progress=False, **call).read()
+    batch = Batch(path, "image", **call, **to)  # the same call: its output is not refused
+    assert wanted["price"].tolist() == [5, 7]
+    with Ledger.open() as ledger:
+        assert batch.write(ledger).statuses == {"succeeded": 2}
+    pd.testing.assert_frame_equal(pd.read_parquet(out), wanted)
+    # nor is it where only the reading differs: what counts is the rows
+    same = Batch(path, "image", **{**call, "encoding": "cp1252"}, **to)
+    assert [job.key for job in same.jobs()] == [job.key for job in batch.jobs()]
+    for arguments, error, says in [
+        ({"encoding": "utf-9"}, aio.ConfigurationError, "encoding='utf-9': no such encoding"),
+        ({"delimiter": ";;"}, aio.ConfigurationError, "delimiter=';;': it must be one character"),
+        ({"delimiter": 5}, TypeError, "delimiter must be str, not int"),
+        ({"encoding": None}, ValueError, r"not written in utf-8 \(byte 0xfc\).*encoding='cp1252'"),
+        ({"delimiter": None}, aio.InvalidRequestError, "read the CSV file with delimiter=';'"),
+    ]:
+        with pytest.raises(error, match=says):
+            Batch(path, "image", **{**call, **arguments}, **to)
