@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator
 
-from aio_provider.api.errors import (
-    AioError,
-    AuthenticationError,
-    ConfigurationError,
-)
+from aio_provider.api.errors import AioError, AuthenticationError, ConfigurationError
 from aio_provider.hooks.aio import AioHook
 from aio_provider.hooks.results import openlineage, tell_assets
 from aio_provider.links.aio import AioOutputLink, AioTaskLink, no_links_yet
 from aio_provider.operators.base import DEFERRAL_MARGIN, at_least_zero, one_of, positive_seconds
-from aio_provider.operators.batch_files import airflow_storage, make_folder, output_of, plain_url
-from aio_provider.operators.recording import BudgetCallback, budget_callback, labels_of, place_of
+from aio_provider.operators.batch_checks import count_or_share, open_batch, open_ledger
+from aio_provider.operators.batch_files import airflow_storage, output_of, plain_url
+from aio_provider.operators.recording import BudgetCallback, labels_of, place_of
 from aio_provider.triggers.batch import AioBatchTrigger
 
 if TYPE_CHECKING:
@@ -160,7 +156,7 @@ class AioGenerateFromParquetOperator(BaseOperator):
         self.delimiter = delimiter
         self.max_credits = at_least_zero("max_credits", max_credits)
         self.on_budget_event = on_budget_event
-        self.max_failures = _count_or_share(max_failures)
+        self.max_failures = count_or_share(max_failures)
         self.on_failure = on_failure
         self.retry_failed = retry_failed
         self.on_unknown: Literal["hold", "resubmit"] = on_unknown
@@ -212,7 +208,10 @@ class AioGenerateFromParquetOperator(BaseOperator):
 
         no_links_yet(self)
         self._shown = ""
-        with airflow_storage(self.input_path, self.output_path), self._open_ledger(context) as ledger:
+        with (
+            airflow_storage(self.input_path, self.output_path),
+            open_ledger(context, self.hook, reuse=self.reuse, on_budget_event=self.on_budget_event) as ledger,
+        ):
             batch = self._batch(context)
             run = self._batch_run(context, batch, ledger, state, first=event is None)
             while True:
@@ -257,48 +256,24 @@ class AioGenerateFromParquetOperator(BaseOperator):
             ) from error
 
     def _batch(self, context: Context) -> Batch:
-        """The checked call; nothing has been sent when it fails."""
-        from aio_provider.frames.batch import Batch
-        from aio_provider.frames.words import OPERATOR, words
-
-        place = place_of(context)
-        output = plain_url(self._output(context["ti"]))
-        try:
-            make_folder(output)
-        except OSError as error:
-            raise AirflowFailException(
-                f"Nothing was sent. output_path={output!r}: its folder cannot be made "
-                f"({type(error).__name__}: {error})."
-            ) from error
-        before = words.set(OPERATOR)
-        try:
-            return Batch(
-                plain_url(self.input_path),
-                self.kind,
-                output=output,
-                model=self.model,
-                params=self.request_params,
-                key=self.key,
-                encoding=self.encoding,
-                delimiter=self.delimiter,
-                reuse=self.reuse,
-                run_id="" if self.reuse == "always" else "\0".join(map(str, place.values())),
-                base_url=self.hook.settings.base_url,
-                labels=labels_of(context, self.hook),
-                overwrite=self.overwrite,
-                partition_by=self.partition_by,
-                **_expressions(self.fields),
-            )
-        except FileNotFoundError as error:  # it may be there for the retry
-            raise FileNotFoundError(
-                errno.ENOENT,
-                f"Nothing was sent. input_path: {_what(error)}. A retry looks again",
-                str(self.input_path),
-            ) from error
-        except (AioError, TypeError, ValueError, FileExistsError, PermissionError) as error:
-            raise AirflowFailException(f"Nothing was sent. {type(error).__name__}: {error}") from error
-        finally:
-            words.reset(before)
+        run_id = "" if self.reuse == "always" else "\0".join(map(str, place_of(context).values()))
+        return open_batch(
+            self.input_path,
+            self.kind,
+            output_path=self._output(context["ti"]),
+            fields=self.fields,
+            model=self.model,
+            params=self.request_params,
+            key=self.key,
+            encoding=self.encoding,
+            delimiter=self.delimiter,
+            reuse=self.reuse,
+            run_id=run_id,
+            base_url=self.hook.settings.base_url,
+            labels=labels_of(context, self.hook),
+            overwrite=self.overwrite,
+            partition_by=self.partition_by,
+        )
 
     def _batch_run(
         self, context: Context, batch: Batch, ledger: Ledger, state: State, *, first: bool
@@ -326,26 +301,6 @@ class AioGenerateFromParquetOperator(BaseOperator):
             on_unknown=self.on_unknown,
             patience=self.deadline,
         )
-
-    def _open_ledger(self, context: Context) -> Ledger:
-        """The connection's ledger, else this machine's file, which the task state store then backs."""
-        if not self.hook.settings.ledger:
-            if self.reuse == "always":
-                raise AirflowFailException(
-                    f"reuse='always' needs a ledger: give the connection {self.aio_conn_id!r} a ledger_url "
-                    "(extra field). Nothing was sent."
-                )
-            if context.get("task_state_store") is None:
-                self.log.warning(
-                    "The record is in a file of this machine; a wave or a retry on another may pay again "
-                    "(give the connection a ledger_url, or run Airflow 3.3 or later, to close this gap)."
-                )
-        try:
-            ledger = self.hook.ledger()
-        except ConfigurationError as error:
-            raise AirflowFailException(f"Nothing was sent. {error}") from error
-        ledger.on_budget_event = budget_callback(self.on_budget_event, context)
-        return ledger
 
     def _finish(self, context: Context, run: BatchRun) -> dict[str, Any]:
         from aio_provider.operators.batch_result import raise_for_result, result_of_batch, tell, write
@@ -390,29 +345,3 @@ class AioGenerateFromParquetOperator(BaseOperator):
         if most is None or not isinstance(most, float):
             return most
         return None if rows is None else most * rows
-
-
-def _what(error: OSError) -> str:
-    return (error.strerror or str(error)).rstrip(".")
-
-
-def _expressions(fields: object) -> dict[str, Any]:
-    """The columns, templates and constants of ``fields``; a text with braces is a template."""
-    from aio_provider.frames.columns import template
-
-    if not isinstance(fields, Mapping):
-        raise TypeError(
-            f"fields must be a dict such as {{'prompt': 'caption'}}, not {type(fields).__name__}."
-        )
-    return {
-        name: template(value) if isinstance(value, str) and "{" in value else value
-        for name, value in fields.items()
-    }
-
-
-def _count_or_share(max_failures: float | None) -> float | None:
-    if isinstance(max_failures, float) and max_failures >= 1:
-        raise ValueError(
-            f"max_failures={max_failures!r}: a share is below 1; give a count as a whole number."
-        )
-    return at_least_zero("max_failures", max_failures)
