@@ -74,6 +74,9 @@ def test_the_ledger_is_found_by_argument_environment_or_default(
         ("mysql://u:pw-secret@h/db", "mysql:// is not supported"),
         ("postgresql://u:pw-secret@h:port/db", "malformed database URL"),
         ("postgresql+nosuchdriver://u:pw-secret@h/db", "nosuchdriver"),
+        ("postgresql:/u:pw-secret@h/db", "two slashes after postgresql"),
+        ("sqlite://ledger.sqlite", "names no file"),
+        ("sqlite://var/lib/ledger.sqlite", "names no file"),
     ],
 )
 def test_a_target_that_makes_no_sense(target: str, said: str) -> None:

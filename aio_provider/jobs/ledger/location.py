@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from aio_provider.api.errors import ConfigurationError
+
+#: a URL that lost one of its slashes, which would be taken for a path, password and all
+_NEARLY_A_URL = re.compile(r"(postgres|postgresql|sqlite|mysql|redis)(\+\w+)?:", re.IGNORECASE)
 
 
 def locate(target: str | Path | None) -> URL:
@@ -24,6 +28,11 @@ def locate(target: str | Path | None) -> URL:
     if isinstance(target, Path) or "://" not in target:
         if str(target) == ":memory:":
             return URL.create("sqlite")
+        if isinstance(target, str) and _NEARLY_A_URL.match(target):
+            raise ConfigurationError(
+                f"ledger: a URL needs two slashes after {target.partition(':')[0]}: give a path, "
+                "sqlite:///path or postgresql://user:password@host/database"
+            )
         return URL.create("sqlite", database=str(Path(target).expanduser().absolute()))
     scheme, _, rest = target.partition("://")
     backend, _, driver = scheme.partition("+")
@@ -43,6 +52,12 @@ def locate(target: str | Path | None) -> URL:
             "ledger: malformed database URL: give a path, sqlite:///path or "
             "postgresql://user:password@host/database (percent-encode special characters of the password)"
         ) from None
+    if backend == "sqlite" and url.host:
+        # Taken as it is, this would be another file, or one in memory that forgets what was paid.
+        raise ConfigurationError(
+            "ledger: sqlite:// with two slashes names no file: give sqlite:///relative/path or "
+            "sqlite:////absolute/path"
+        )
     if backend == "sqlite" and not in_memory(url):
         return url.set(database=str(Path(str(url.database)).expanduser().absolute()))
     return url
