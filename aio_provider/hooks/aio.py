@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 from airflow.providers.common.compat.sdk import BaseHook
 
 from aio_provider.api.client import AioClient, AsyncAioClient
-from aio_provider.api.errors import AioError, ConfigurationError, TaskTimeoutError
+from aio_provider.api.errors import TaskTimeoutError
 from aio_provider.hooks import metrics
 from aio_provider.hooks.connection import read_connection, unknown_extras
 from aio_provider.hooks.sending import send_in_turn
@@ -178,16 +178,16 @@ class AioHook(BaseHook):
             return estimate(requests, ledger=ledger, scope=self.settings.base_url)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask for a task that cannot exist: the key works when the answer is 404. Costs nothing.
+        """Whether tasks could use the connection: its key, ``ledger_url`` and ``limiter_url``.
 
-        :returns: whether it works, and a sentence for the user.
+        Asks the service for a task that cannot exist: the key works when the answer is 404. Costs nothing,
+        and makes no table and no file.
+
+        :returns: whether all of it works, and for the user what is wrong, then what was found.
         """
-        try:
-            with self.get_conn() as client:
-                client.check()
-                return True, f"The key works at {client.base_url}. Nothing was spent."
-        except (AioError, ConfigurationError) as error:
-            return False, str(error)
+        from aio_provider.hooks.checking import check
+
+        return check(self.get_connection(self.aio_conn_id), _ask_service)
 
     def _read(self, conn: Any) -> Settings:
         unknown = unknown_extras(conn)
@@ -295,6 +295,12 @@ def poller_of(settings: Settings, budget: RateBudget) -> Poller:
     client = AsyncAioClient(**client_arguments(settings), retry=None)
     plan = PollPlan(catalog_prior(settings.latency_scale))
     return Poller(client, budget, plan, not_found_grace=NOT_FOUND_GRACE, observer=metrics.of_poller)
+
+
+def _ask_service(settings: Settings) -> str:
+    with AioClient(**client_arguments(settings)) as client:
+        client.check()
+        return f"The key works at {client.base_url}. Nothing was spent"
 
 
 def _refused() -> None:

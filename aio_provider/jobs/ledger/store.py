@@ -30,6 +30,7 @@ from aio_provider.api.errors import ConfigurationError
 from aio_provider.jobs.ledger import migrations
 from aio_provider.jobs.ledger.charges import Expectations
 from aio_provider.jobs.ledger.errors import LedgerError, LedgerUnavailableError
+from aio_provider.jobs.ledger.explaining import explain, said
 from aio_provider.jobs.ledger.location import in_memory, locate, public
 
 #: How long a writer waits for another process's write, seconds.
@@ -239,42 +240,10 @@ class Store:
         try:
             yield
         except (sa.exc.DataError, sa.exc.IntegrityError) as error:
-            raise LedgerError(f"ledger {self.url}: {self._say(error)}") from error
+            raise LedgerError(f"ledger {self.url}: {said(error, self._url)}") from error
         except (sa.exc.DBAPIError, sa.exc.TimeoutError, sqlite3.Error) as error:
-            raise LedgerUnavailableError(f"ledger {self.url} {self._explain(error)}") from error
-
-    def _explain(self, error: Exception) -> str:
-        said = self._say(error)
-        for sign, meaning in _MEANINGS:
-            if sign in said:
-                return f"{meaning.format(busy=self._busy)} ({said})"
-        return f"cannot be used: {said}"
-
-    def _say(self, error: Exception) -> str:
-        said = " ".join(str(getattr(error, "orig", None) or error).split())
-        secret = self._url.password
-        if secret:
-            for form in {str(secret), quote(str(secret)), quote(str(secret), safe="")}:
-                said = said.replace(form, "***")
-        return said[:500]
-
-
-_MEANINGS = (
-    (
-        "database is locked",
-        "is locked by another process (waited {busy:g} s): stop that process, or try again",
-    ),
-    ("readonly", "cannot be written: its file or directory is read-only"),
-    ("is full", "cannot be written: its disk is full; free some space and run again"),
-    ("disk I/O error", "cannot be written: its disk reports an error or is full"),
-    ("unable to open", "cannot be opened: no such directory, or no permission"),
-    ("not a database", "is not a ledger: the file is something else, or damaged"),
-    ("malformed", "is damaged: restore it from a copy (`sqlite3 ledger.sqlite .recover` may help)"),
-    ("authentication failed", "refuses the login: check user and password"),
-    ("could not connect", "cannot be reached: is the server up?"),
-    ("Connection refused", "cannot be reached: is the server up?"),
-    ("permission denied", "is closed to this user: it must own, or be allowed to create, tables named aio_…"),
-)
+            meaning = explain(error, self._url, self._busy)
+            raise LedgerUnavailableError(f"ledger {self.url} {meaning}") from error
 
 
 class _NoLock:
