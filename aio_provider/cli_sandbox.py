@@ -98,21 +98,28 @@ def _greet(console: Console, server: Sandbox) -> None:
     for fault in server.faults:
         console.print(f"[yellow]fault[/yellow] {escape(str(fault['fault']))}")
     console.print("\nTo use it, in another terminal:\n")
-    for name, value in {**server.environment(), "AIO_LEDGER": str(fresh_ledger(server.port))}.items():
+    ledger = str(fresh_ledger(server.port))
+    for name, value in server.environment(ledger=ledger).items():
         console.print(f"export {name}={shlex.quote(value)}", soft_wrap=True, markup=False)
-    scale = settings.time_scale
-    uri = connection_uri(server.base_url, server.api_key, requests_per_minute=limit, latency_scale=scale)
+    uri = connection_uri(
+        server.base_url,
+        server.api_key,
+        requests_per_minute=limit,
+        latency_scale=settings.time_scale,
+        ledger=ledger,
+    )
     console.print("\nThe same connection as a URI:\n")
     console.print(f"export AIRFLOW_CONN_AIO_DEFAULT={shlex.quote(uri)}", soft_wrap=True, markup=False)
     console.print("\nCtrl-C stops it. Accepted submissions:\n")
 
 
 def fresh_ledger(port: int) -> Path:
-    """A ledger for notebooks that use this sandbox: play money stays out of the user's own book.
+    """A ledger for what uses this sandbox, notebooks and DAGs: play money stays out of the user's own book.
 
     Emptied here, since the tasks that an earlier sandbox made are gone with it.
     """
     path = platformdirs.user_data_path("aio-provider") / f"sandbox-{port}.sqlite"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 
@@ -21,32 +22,39 @@ def environment(
     :param latency_scale: how much faster than the service it is: its ``time_scale``.
     :param ledger: path or SQLAlchemy URL of the ledger that notebooks and the connection use.
     """
-    latency_scale = max(latency_scale, 0.001)
+    extra = _extra(requests_per_minute, latency_scale, ledger)
     variables = {
         "AIO_BASE_URL": base_url,
         "AIO_API_KEY": api_key,
         "AIO_REQUESTS_PER_MINUTE": f"{requests_per_minute:g}",
-        "AIO_LATENCY_SCALE": f"{latency_scale:g}",
+        "AIO_LATENCY_SCALE": f"{extra['latency_scale']:g}",
     }
-    extra: dict[str, object] = {"requests_per_minute": requests_per_minute, "latency_scale": latency_scale}
     if ledger is not None:
         variables["AIO_LEDGER"] = ledger
-        extra["ledger_url"] = ledger
     connection = {"conn_type": "aio", "host": base_url, "password": api_key, "extra": extra}
     variables["AIRFLOW_CONN_AIO_DEFAULT"] = json.dumps(connection)
     return variables
 
 
 def connection_uri(
-    base_url: str, api_key: str, *, requests_per_minute: float, latency_scale: float = 1.0
+    base_url: str,
+    api_key: str,
+    *,
+    requests_per_minute: float,
+    latency_scale: float = 1.0,
+    ledger: str | None = None,
 ) -> str:
     """The same connection in Airflow's URI form, ``aio://:key@http%3A%2F%2F127.0.0.1%3A8000%2Fapi%2Fv1/?…``."""
-    extra = urlencode(
-        {
-            "__extra__": json.dumps(
-                {"requests_per_minute": requests_per_minute, "latency_scale": latency_scale}
-            )
-        }
-    )
+    extra = urlencode({"__extra__": json.dumps(_extra(requests_per_minute, latency_scale, ledger))})
     assert urlsplit(base_url).hostname is not None
     return f"aio://:{quote(api_key, safe='')}@{quote(base_url, safe='')}/?{extra}"
+
+
+def _extra(requests_per_minute: float, latency_scale: float, ledger: str | None) -> dict[str, Any]:
+    extra: dict[str, Any] = {
+        "requests_per_minute": requests_per_minute,
+        "latency_scale": max(latency_scale, 0.001),  # 0 is no scale
+    }
+    if ledger is not None:
+        extra["ledger_url"] = ledger
+    return extra

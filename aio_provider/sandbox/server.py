@@ -143,7 +143,8 @@ class Sandbox:
     def environment(self, *, ledger: str | None = None) -> dict[str, str]:
         """Environment variables for clients of this sandbox, the Airflow connection included.
 
-        :param ledger: path or SQLAlchemy URL of the ledger; by default none is named.
+        :param ledger: path or SQLAlchemy URL of the ledger that notebooks and the connection use; by default
+            none is named.
         """
         limit = self.settings.requests_per_minute
         return environment(

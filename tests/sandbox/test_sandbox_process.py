@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import psutil
@@ -165,7 +167,13 @@ def test_the_command_serves_until_it_is_told_to_stop(
     assert "export AIO_API_KEY=aio_mine" in output
     assert "export AIRFLOW_CONN_AIO_DEFAULT='{" in output
     assert "export AIRFLOW_CONN_AIO_DEFAULT='aio://:aio_mine@" in output
-    assert f"sandbox-{ready['port']}.sqlite" in output.partition("export AIO_LEDGER=")[2]
+    exported = [shlex.split(line)[1].partition("=") for line in output.splitlines() if "export " in line]
+    (ledger,) = (value for name, _, value in exported if name == "AIO_LEDGER")
+    assert Path(ledger).name == f"sandbox-{ready['port']}.sqlite" and Path(ledger).parent.is_dir()
+    as_json, as_uri = (value for name, _, value in exported if name == "AIRFLOW_CONN_AIO_DEFAULT")
+    extra = json.loads(as_json)["extra"]
+    assert extra == {"requests_per_minute": 60, "latency_scale": 0.001, "ledger_url": ledger}
+    assert json.loads(parse_qs(urlsplit(as_uri).query)["__extra__"][0]) == extra
     shown = [line for line in output.splitlines() if line.startswith("image ")]
     assert len(shown) == 2
     assert all("flux-2" in line and "5 credits" in line and "_flux2" in line for line in shown)
