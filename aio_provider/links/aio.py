@@ -48,7 +48,7 @@ _CONSOLES = {
 
 
 class AioOutputLink(BaseOperatorLink):
-    """To the output of a batch: the console of its object store, or the file where it is on a disk."""
+    """To the output of a batch or a report: the console of its object store, or the file on a disk."""
 
     name = "Output"
 

@@ -12,6 +12,8 @@ from aio_provider.api.amounts import in_credits
 from aio_provider.api.errors import ConfigurationError
 from aio_provider.hooks.aio import AioHook
 from aio_provider.hooks.results import openlineage, tell_assets
+from aio_provider.links.aio import AioOutputLink, no_links_yet
+from aio_provider.operators.batch_files import plain_url
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -34,7 +36,8 @@ class AioCreditReportOperator(BaseOperator):
         where it names no zone (templated). With neither ``since`` nor ``until``: the run's data interval.
     :param until: the first moment that no longer counts (templated).
     :param output_path: where the report goes; ``.csv``, ``.json``, ``.parquet`` or ``.html`` says how. Local,
-        or any URL that Airflow's ObjectStoragePath knows (templated). None: no file.
+        or any URL that Airflow's ObjectStoragePath knows (templated); the link *Output* leads there. None: no
+        file, no link.
     :param filters: only these rows: ``{"team": "shop", "model": ["flux-2", "kling-3"]}`` (templated).
     :param price: of one credit, such as ``"0.01 USD"``: adds ``money`` (templated). None:
         ``$AIO_CREDIT_PRICE``.
@@ -51,6 +54,7 @@ class AioCreditReportOperator(BaseOperator):
         "aio_conn_id",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"filters": "json"}
+    operator_extra_links = (AioOutputLink(),)
     ui_color = "#e6f4f1"
 
     def __init__(
@@ -82,6 +86,7 @@ class AioCreditReportOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Ask the ledger, write the file, return the totals."""
+        no_links_yet(self)
         if not self.hook.settings.ledger:
             raise AirflowFailException(
                 f"Connection {self.aio_conn_id!r} has no ledger_url (extra field): its book is one "
@@ -114,6 +119,8 @@ class AioCreditReportOperator(BaseOperator):
             raise AirflowFailException(str(error)) from error
         if self.output_path:
             self._write(content)
+            if self.do_xcom_push:
+                AioOutputLink.persist(context, plain_url(self.output_path))
         note = frame.attrs["aio"]
         totals = note["totals"]
         tell_assets(context, rows=len(frame), credits=totals["credits"], failures=totals["failed"])

@@ -63,6 +63,26 @@ def test_it_writes_a_file_by_its_ending(ledger: Path, tmp_path: Path) -> None:
     run(INTERVAL, output_path="memory://reports/out.csv")
 
 
+def test_the_link_leads_to_the_file(ledger: Path, tmp_path: Path) -> None:
+    (link,) = AioCreditReportOperator.operator_extra_links
+    for arguments, leads_to in (
+        ({"output_path": str(tmp_path / "a report.html")}, (tmp_path / "a report.html").as_uri()),
+        ({"output_path": f"file://{tmp_path}/out.csv"}, f"file://{tmp_path}/out.csv"),
+        ({"output_path": "memory://reports/out.csv"}, ""),  # no page shows it
+        ({}, ""),
+    ):
+        operator, instance = AioCreditReportOperator(task_id="it", since="2026", **arguments), Instance()
+        operator.execute(instance.context(operator))  # type: ignore[arg-type]
+        assert instance.xcom.get("aio_output", "") == leads_to
+        # what Airflow asks for when the task stops; None: it must not look for an XCom that is not there
+        assert link.get_link(operator, ti_key=None) == leads_to  # type: ignore[arg-type]
+
+    operator = AioCreditReportOperator(task_id="it", by="colour", since="2026")
+    with pytest.raises(AirflowFailException):
+        operator.execute(Instance().context(operator))  # type: ignore[arg-type]
+    assert link.get_link(operator, ti_key=None) == ""  # type: ignore[arg-type]
+
+
 def test_filters_and_bad_questions(ledger: Path, tmp_path: Path) -> None:
     assert run(since="2026-01", filters={"dag": "shop"})["totals"]["tasks"] == 2
     for bad in ({"by": "colour"}, {"since": "soon"}, {"output_path": "out.xlsx"}, {"filters": {"x": "y"}}):
