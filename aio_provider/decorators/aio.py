@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
+from aio_provider.links.aio import no_links_yet
 from aio_provider.operators.aio import (
     AioBaseOperator,
     AioChatOperator,
@@ -54,6 +55,7 @@ class _Decorated(DecoratedOperator):
 
     def execute(self, context: Context) -> Any:
         """Call the function, then run the operator with what it returned."""
+        no_links_yet(self)  # here too: the function may fail, or skip the task
         context_merge(context, self.op_kwargs)
         kwargs = determine_kwargs(self.python_callable, self.op_args, context)
         self._take(self.python_callable(*self.op_args, **kwargs))

@@ -20,7 +20,7 @@ from aio_provider.api.client import AioClient
 from aio_provider.api.errors import AioError
 from aio_provider.hooks.aio import AioHook, client_arguments
 from aio_provider.hooks.results import result_of
-from aio_provider.links.aio import AioTaskLink
+from aio_provider.links.aio import AioTaskLink, no_links_yet
 from aio_provider.triggers.aio import AioTaskTrigger
 from aio_provider.triggers.events import DONE, EXPIRED, FATAL, PASSING, TIMEOUT, event_of_error
 
@@ -73,6 +73,7 @@ class AioTaskSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait, by deferring where that is asked for."""
+        no_links_yet(self)
         AioTaskLink.persist(context, f"{self.hook.settings.base_url}/tasks/{self.aio_task_id}")
         if not self.deferrable and self.mode == "reschedule":
             return super().execute(context)

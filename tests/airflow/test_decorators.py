@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowSkipException
 
 from aio_provider.decorators import aio as decorators
 from aio_provider.get_provider_info import get_provider_info
@@ -68,6 +68,18 @@ def test_the_function_gets_context_and_arguments(aio_sandbox_env: Sandbox) -> No
     context = Instance().context(operator)
     wait_inline(operator, context)
     assert aio_sandbox_env.submissions[0].body["prompt"] == f"a red fox of {context['run_id']}"
+
+
+def test_a_task_that_is_skipped_has_no_link() -> None:
+    def skip() -> str:
+        raise AirflowSkipException("no new products")
+
+    operator = operator_of("aio_image", skip)
+    with pytest.raises(AirflowSkipException):
+        operator.execute(Instance().context(operator))
+    (link,) = operator.operator_extra_links
+    # Airflow asks when the task stops, and logs an error for an XCom that is not there
+    assert link.get_link(operator, ti_key=None) == ""
 
 
 @pytest.mark.parametrize("returned", [None, 5, ["a red fox"]])

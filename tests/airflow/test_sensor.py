@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
+from aio_provider.api.errors import ConfigurationError
 from aio_provider.api.requests import GenerationRequest
 from aio_provider.hooks.aio import AioHook
 from aio_provider.sandbox import Sandbox
@@ -91,6 +92,22 @@ def test_an_unknown_task(task_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     context: Any = Instance().context(operator)
     with pytest.raises(AirflowFailException, match="404"):
         operator.poke(context)
+
+
+def test_a_link_is_not_looked_for_where_there_is_none(
+    aio_sandbox_env: Sandbox, task_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow asks for it when the task stops, and logs an error for an XCom that is not there."""
+    operator, instance = sensor(task_id), Instance()
+    deferral_of(operator, instance.context(operator))
+    (link,) = operator.operator_extra_links
+    assert link.get_link(operator, ti_key=None) == instance.xcom["aio_link"]  # type: ignore[arg-type]
+
+    monkeypatch.setenv("AIRFLOW_CONN_AIO_DEFAULT", "aio://apiin.one")
+    operator = sensor(task_id)
+    with pytest.raises(ConfigurationError, match="has no key"):
+        operator.execute(instance.context(operator))  # type: ignore[arg-type]
+    assert link.get_link(operator, ti_key=None) == ""  # type: ignore[arg-type]
 
 
 def test_soft_fail_skips(aio_sandbox_env: Sandbox) -> None:
