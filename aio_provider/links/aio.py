@@ -84,8 +84,8 @@ def no_links_yet(operator: BaseOperator) -> None:
     """Say that an attempt has begun, whose links only this process pushes.
 
     Airflow asks a worker's operator for its links whenever it stops, a deferral included. It is answered from
-    here: a look for an XCom that is not there is an error line in Airflow's log. Where an attempt ends before
-    this (a template that does not render) the look is made: a resumed one, whose link must stay, looks the same.
+    here: a look for an XCom that is not there is an error line in Airflow's log. An attempt that ends before
+    this (a template that does not render) looks like a resumed one, whose link must stay: it is looked for.
     """
     setattr(operator, _PUSHED, {XCOM_KEY: "", OUTPUT_XCOM_KEY: ""})
 
