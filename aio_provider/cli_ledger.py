@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
-from itertools import chain, islice
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from aio_provider.api.amounts import in_credits
+from aio_provider.cli_entries import LISTED, filters, find, opens, plain, say, span, state_of
 from aio_provider.cli_export import export
-from aio_provider.cli_service import SHOWN
-from aio_provider.cli_shared import UNITS, age, many, opened
+from aio_provider.cli_resolve import resolve
+from aio_provider.cli_shared import age, many, opened
 
 if TYPE_CHECKING:
     from aio_provider.jobs.ledger import Entry, Ledger
-
-#: jobs listed for a person where nothing else is asked for
-_LISTED = 50
-
-
-def _opens(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--ledger", metavar="PATH|URL", help="Instead of AIO_LEDGER.")(command)
-
-
-def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
-    for name in ("dag-id", "run-id", "task-id", "user"):
-        command = click.option(
-            f"--label-{name}" if name == "task-id" else f"--{name}", name.replace("-", "_")
-        )(command)
-    return click.option("--model", help="The model's name.")(command)
 
 
 @click.group()
@@ -41,6 +26,7 @@ def ledger() -> None:
 
 
 ledger.add_command(export)
+ledger.add_command(resolve)
 
 
 @ledger.command()
@@ -50,11 +36,11 @@ ledger.add_command(export)
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
-    help=f"Jobs to list at most; {_LISTED} by default, all with --json.",
+    help=f"Jobs to list at most; {LISTED} by default, all with --json.",
 )
 @click.option("--json", "as_json", is_flag=True, help="A JSON array of jobs, one a line, for programs.")
-@_filters
-@_opens
+@filters
+@opens
 def show(
     keys: tuple[str, ...],
     states: tuple[str, ...],
@@ -77,20 +63,20 @@ def show(
         wanted = {name: value for name, value in labels.items() if value is not None}
         chosen: Any = None
         if keys:
-            entries: Iterator[Entry] = iter([_find(book, key) for key in keys])
+            entries: Iterator[Entry] = iter([find(book, key) for key in keys])
         else:
             select = book.past_entries if past else book.entries
-            chosen = [_state(name) for name in states] or (None if past else sorted(OPEN))
+            chosen = [state_of(name) for name in states] or (None if past else sorted(OPEN))
             entries = select(state=chosen, model=model, labels=wanted)
         if as_json:
             _as_json(islice(entries, limit))
             return
-        limit = limit or _LISTED
+        limit = limit or LISTED
         shown = list(islice(entries, limit + 1))
         if not keys and not _totals(book, wanted):
             click.echo("No jobs." if wanted else "Empty: no job was ever put into it.")
         for entry in shown[:limit]:
-            _line(entry, whole=bool(keys))
+            say(entry, whole=bool(keys))
         if len(shown) > limit:
             more = _count(book, past, chosen, model, wanted) - limit
             click.echo(f"… and {more:,} more: --limit {limit + more}")
@@ -111,7 +97,7 @@ def show(
 )
 @click.option("--base-url", help="Instead of AIO_BASE_URL.")
 @click.option("--verbose", "-v", is_flag=True, help="A line for each job, however many there are.")
-@_opens
+@opens
 def resume(wait: timedelta | None, base_url: str | None, verbose: bool, ledger: str | None) -> None:
     """Collect the results of jobs that are in flight. Costs nothing: it only asks.
 
@@ -122,7 +108,7 @@ def resume(wait: timedelta | None, base_url: str | None, verbose: bool, ledger: 
 
     with opened(ledger) as book:
         count = sum(book.counts(past=past).get(JobState.ACCEPTED, (0, 0.0))[0] for past in (False, True))
-        told = Told(count, verbose=verbose or count <= _LISTED)
+        told = Told(count, verbose=verbose or count <= LISTED)
         total = collect(book, base_url, None if wait is None else wait.total_seconds(), told)
         told.close()
         click.echo(
@@ -134,47 +120,12 @@ def resume(wait: timedelta | None, base_url: str | None, verbose: bool, ledger: 
 
 
 @ledger.command()
-@click.argument("key")
-@click.option("--task-id", metavar="ID", help="The service took it: this is its task.")
-@click.option("--not-submitted", is_flag=True, help="The service never took it: submit it in the next run.")
-@click.option("--no-check", is_flag=True, help="Do not ask the service whether it has that task.")
-@click.option("--base-url", help="The service that is asked, instead of AIO_BASE_URL.")
-@click.option("--force", is_flag=True, help="Even while the process that was submitting it may live.")
-@_opens
-def resolve(
-    key: str,
-    task_id: str | None,
-    not_submitted: bool,
-    no_check: bool,
-    base_url: str | None,
-    force: bool,
-    ledger: str | None,
-) -> None:
-    """Say what became of a held job (KEY, or the beginning of it).
-
-    With --task-id the service is asked first whether it has that task (free; the key comes from
-    AIO_API_KEY). A job that expired without ever having had a result, as one with a mistyped id does, can be
-    given another task.
-    """
-    if (task_id is None) == (not not_submitted):
-        raise click.UsageError("give either --task-id ID or --not-submitted")
-    with opened(ledger) as book:
-        book.sweep()
-        held = _find(book, key)
-        if task_id is not None and not no_check:
-            from aio_provider.cli_service import check
-
-            click.echo(check(held, task_id, base_url))
-        _line(book.settle(held.key, task_id=task_id, not_submitted=not_submitted, force=force))
-
-
-@ledger.command()
 @click.argument("keys", nargs=-1)
 @click.option("--state", "states", multiple=True, help="Only jobs in this state.")
 @click.option("--force", is_flag=True, help="Also jobs that are open and may have been charged.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@_filters
-@_opens
+@filters
+@opens
 def forget(
     keys: tuple[str, ...],
     states: tuple[str, ...],
@@ -192,9 +143,9 @@ def forget(
         raise click.UsageError("give either KEYS or filters")
     with opened(ledger) as book:
         if keys:
-            chosen = [_find(book, key).key for key in keys]
+            chosen = [find(book, key).key for key in keys]
         else:
-            state = [_state(name) for name in states] or None
+            state = [state_of(name) for name in states] or None
             chosen = [entry.key for entry in book.entries(state=state, model=model, labels=wanted)]
         if not chosen:
             raise click.ClickException("no such job: nothing matches, nothing was forgotten")
@@ -208,7 +159,7 @@ def forget(
 @click.option("--older-than", callback=age, required=True, metavar="AGE", help="Such as 180d.")
 @click.option("--to", "folder", required=True, metavar="FOLDER", help="Where the Parquet files go.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@_opens
+@opens
 def prune(older_than: timedelta, folder: str, yes: bool, ledger: str | None) -> None:
     """Move jobs that ended, and were not touched since, to Parquet files.
 
@@ -218,7 +169,7 @@ def prune(older_than: timedelta, folder: str, yes: bool, ledger: str | None) -> 
     with opened(ledger) as book:
         if not yes:
             click.confirm(
-                f"Move what ended more than {_span(older_than)} ago out of {book.url}? A run that asks for "
+                f"Move what ended more than {span(older_than)} ago out of {book.url}? A run that asks for "
                 "one of these jobs again pays for it again.",
                 abort=True,
             )
@@ -232,29 +183,12 @@ def prune(older_than: timedelta, folder: str, yes: bool, ledger: str | None) -> 
 # -- shared ----------------------------------------------------------------------------------------------
 
 
-def _find(book: Ledger, prefix: str) -> Entry:
-    found = book.find(prefix.rstrip("…")) if prefix.rstrip("…") else []
-    if len(found) == 1:
-        return found[0]
-    why = "several jobs begin with" if found else "no job begins with"
-    raise click.ClickException(f"{why} {prefix!r} in {book.url}")
-
-
 def _count(book: Ledger, past: bool, states: Any, model: str | None, labels: dict[str, str]) -> int:
     from aio_provider.jobs.ledger import reading
     from aio_provider.jobs.ledger.schema import jobs, past_attempts
 
     wanted = reading.Wanted.of(states, model=model, labels=labels)
     return sum(n for n, _ in reading.counts(book.store, past_attempts if past else jobs, wanted).values())
-
-
-def _state(name: str) -> Any:
-    from aio_provider.jobs.ledger import JobState
-
-    try:
-        return JobState(name)
-    except ValueError:
-        raise click.BadParameter(f"{name!r} is none of {', '.join(JobState)}", param_hint="--state") from None
 
 
 def _totals(book: Ledger, labels: dict[str, str]) -> bool:
@@ -281,55 +215,10 @@ def _totals(book: Ledger, labels: dict[str, str]) -> bool:
     return bool(lines or moved)
 
 
-def _line(entry: Entry, *, whole: bool = False) -> None:
-    since = entry.intended_at or entry.planned_at
-    age = f"{_ago(since)} ago" if since else ""
-    parts = (
-        entry.key if whole else _short(entry.key),
-        entry.state.value,
-        entry.kind,
-        entry.model,
-        entry.task_id,
-        age,
-    )
-    labels = (f"{name}={value}" for name, value in entry.labels.items())
-    click.echo("  ".join(part for part in chain(parts, labels) if part))
-    if entry.error:
-        click.echo(f"    {entry.error_type or 'error'}: {entry.error}")
-    if whole:
-        for name, value in _plain(entry).items():
-            if value not in (None, "", [], {}):
-                click.echo(f"    {name}: {value}")
-
-
 def _as_json(entries: Iterator[Entry]) -> None:
     """An array with one job a line, written as it is read: a ledger may be long."""
     between = "[\n"
     for entry in entries:
-        click.echo(f"{between}{json.dumps(_plain(entry))}", nl=False)
+        click.echo(f"{between}{json.dumps(plain(entry))}", nl=False)
         between = ",\n"
     click.echo("[]" if between == "[\n" else "\n]")
-
-
-def _short(key: str) -> str:
-    """The beginning of a key, which stands for all of it in every command."""
-    return key[:SHOWN]
-
-
-def _ago(then: datetime) -> str:
-    return _span(datetime.now(UTC) - then)
-
-
-def _span(time: timedelta) -> str:
-    seconds = max(0.0, time.total_seconds())
-    for unit in ("d", "h", "m"):
-        if seconds >= UNITS[unit]:
-            return f"{seconds / UNITS[unit]:.0f}{unit}"
-    return f"{seconds:.0f}s"
-
-
-def _plain(entry: Entry) -> dict[str, Any]:
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in asdict(entry).items()
-    }

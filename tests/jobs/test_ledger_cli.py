@@ -76,6 +76,79 @@ def test_resolve_by_the_beginning_of_a_key(book: Ledger) -> None:
     assert state(book, "key-intended") is JobState.PLANNED
 
 
+@pytest.fixture
+def lost_network(path: Path) -> Iterator[Ledger]:
+    """Sixty submissions of two DAGs without an answer, five of them to another service, and one with one."""
+    with Ledger.open(path) as ledger:
+        for service, first, last in (
+            ("https://apiin.one/api/v1", 0, 55),
+            ("http://127.0.0.1/api/v1", 55, 60),
+        ):
+            names = [f"lost-{n:02}" for n in range(first, last)]
+            jobs = [job(key, key, {"dag_id": "shop" if key < "lost-50" else "crm"}) for key in names]
+            ledger.plan(jobs, owner="me", scope=service)
+            ledger.intend(names, owner="me")
+            ledger.hold([(key, "no answer") for key in names], owner="me")
+        bring_to(ledger, "taken", JobState.ACCEPTED)
+        yield ledger
+
+
+def test_many_are_settled_at_once_after_a_look_and_a_question(lost_network: Ledger) -> None:
+    held = ("resolve", "--state", "unknown", "--not-submitted")
+    for answer in (
+        "n\n",
+        "\n",
+        "",
+    ):  # no is the default; the end of input is what there is without a terminal
+        asked = aio(*held, "--dag-id", "crm", code=1, stdin=answer).output
+        assert (
+            "Settle 10 jobs as never submitted" in asked and "pays again for what the service took" in asked
+        )
+        assert asked.count("dag_id=crm") == 10 and "dag_id=shop" not in asked
+        assert "https://apiin.one/api/v1: 5 jobs, up to 25 credits at stake" in asked
+        assert "http://127.0.0.1/api/v1: 5 jobs, up to 25 credits at stake" in asked
+        assert lost_network.counts()[JobState.UNKNOWN][0] == 60
+    assert "10 settled: the next run submits them" in aio(*held, "--dag-id", "crm", stdin="y\n").output
+    assert lost_network.counts()[JobState.PLANNED][0] == 10
+
+    said = aio(*held, "--yes").output
+    assert "lost-49" in said and "… and " not in said and "50 settled" in said
+    assert lost_network.counts() == {JobState.PLANNED: (60, 0.0), JobState.ACCEPTED: (1, 0.0)}
+    assert "nothing was settled" in aio(*held, "--yes", code=1).output
+
+
+def test_a_long_preview_is_cut(lost_network: Ledger) -> None:
+    said = aio("resolve", "--state", "unknown", "--not-submitted", code=1, stdin="n\n").output
+    assert "… and 10 more" in said and "Settle 60 jobs as never submitted" in said
+
+
+def test_several_keys_are_settled_together_or_none(lost_network: Ledger) -> None:
+    assert "several jobs begin" in aio("resolve", "lost-00", "lost-", "--not-submitted", "-y", code=1).output
+    refused = aio("resolve", "lost-00", "taken", "--not-submitted", "--yes", code=1).output
+    assert "job taken is accepted, not unknown: nothing was settled" in refused
+    assert lost_network.counts()[JobState.UNKNOWN][0] == 60
+    asked = aio("resolve", "lost-00", "lost-01", "lost-00", "--not-submitted", stdin="y\n").output
+    assert "Settle 2 jobs as never submitted" in asked and "2 settled" in asked
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--not-submitted"], "say which"),
+        (["--not-submitted", "--dag-id", "shop", "--yes"], "say which: KEYS, or --state unknown"),
+        (["--not-submitted", "--state", "intended"], "'unknown'"),
+        (["lost-00", "--not-submitted", "--state", "unknown"], "either KEYS or"),
+        (["lost-00", "lost-01", "--task-id", "n41"], "--task-id is for one job"),
+        (["--state", "unknown", "--task-id", "n41"], "--task-id is for one job"),
+        (["--state", "unknown", "--not-submitted", "--force", "--yes"], "--force is for one job"),
+        (["--state", "unknown", "--yes"], "give either --task-id"),
+    ],
+)
+def test_settling_many_has_no_short_cut(lost_network: Ledger, arguments: list[str], said: str) -> None:
+    assert said in aio("resolve", *arguments, code=2).output
+    assert lost_network.counts()[JobState.UNKNOWN][0] == 60
+
+
 def test_forget_asks_first(book: Ledger) -> None:
     aio("forget", "key-succ", code=1, stdin="n\n")
     assert book.get(["key-succeeded"])

@@ -27,6 +27,32 @@ def test_settling_as_never_submitted(ledger: Ledger) -> None:
     assert ledger.intend(["k"], owner="other") == {"k"}
 
 
+def test_settling_many_as_never_submitted(ledger: Ledger, clock: HandClock) -> None:
+    keys = [f"k{n:04}" for n in range(1200)]
+    for key in keys[:4]:
+        bring_to(ledger, key, JobState.UNKNOWN)
+    ledger.plan([job(key) for key in keys[4:]], owner="me")
+    ledger.intend(keys[4:], owner="me")
+    ledger.hold([(key, "no answer") for key in keys[4:]], owner="me")
+    seen = list(ledger.entries(state=JobState.UNKNOWN))
+
+    clock.forward(1)
+    ledger.settle("k0000", task_id="its-answer")  # while somebody thinks it over
+    ledger.settle("k0001", not_submitted=True)
+    ledger.settle("k0002", not_submitted=True)
+    ledger.intend(["k0002"], owner="other")
+    ledger.hold([("k0002", "no answer, again")], owner="other")
+
+    assert ledger.settle_not_submitted(seen) == set(keys[3:])
+    assert [state(ledger, key) for key in keys[:5]] == [
+        *(JobState.ACCEPTED, JobState.PLANNED, JobState.UNKNOWN, JobState.PLANNED, JobState.PLANNED)
+    ]
+    freed = ledger.get(["k0003"])["k0003"]
+    assert (freed.intended_at, freed.reserved, freed.error, freed.owner) == (None, None, None, None)
+    assert ledger.intend(keys, owner="other") == {"k0001", *keys[3:]}
+    assert ledger.settle_not_submitted(seen) == set()
+
+
 @pytest.mark.parametrize("before", [JobState.PLANNED, JobState.ACCEPTED, JobState.SUCCEEDED, JobState.FAILED])
 def test_only_held_jobs_are_settled(before: JobState) -> None:
     with Ledger.open(":memory:") as ledger:

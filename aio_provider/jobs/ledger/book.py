@@ -244,6 +244,22 @@ class Ledger(BudgetBook):
         entry: Entry = self._run(lambda conn, now: upkeep.settle(conn, key, task_id, force=force, now=now))
         return entry
 
+    def settle_not_submitted(self, held: Iterable[Entry]) -> set[str]:
+        """Say of jobs that are held as ``unknown`` that the service never took them: ``planned`` again.
+
+        :param held: as they were when somebody looked. What has changed since, because its answer came late
+            or somebody else settled it, stays as it is.
+        :returns: the keys of those that were settled.
+        """
+        entries = sorted(held, key=lambda entry: entry.key)
+
+        def work(conn: sa.engine.Connection, now: datetime) -> set[str]:
+            done = (upkeep.settle_not_submitted(conn, some, now=now) for some in chunks(entries))
+            return set(chain.from_iterable(done))
+
+        settled: set[str] = self._run(work)
+        return settled
+
     def forget(self, keys: Iterable[str], *, force: bool = False) -> int:
         """Make these jobs unknown to the next run, so that it pays for them again. What they cost stays.
 

@@ -94,6 +94,12 @@ class Entry:
     superseded_for: str | None = None
 
     @property
+    def at_stake(self) -> float | None:
+        """The most that it may have cost, in credits, while its charge is not known, as budgets reckon it."""
+        reckoned = (self.reserved, self.estimate_high, self.estimate_likely)
+        return next((credits for credits in reckoned if credits is not None), None)
+
+    @property
     def submitted_at(self) -> datetime | None:
         """When the service took it; for a chat, which has no task, when it was about to be sent."""
         return self.accepted_at or self.intended_at

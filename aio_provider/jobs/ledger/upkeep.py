@@ -27,17 +27,34 @@ def settle(conn: Connection, key: str, task_id: str | None, *, force: bool, now:
     mistaken = entry.state is JobState.EXPIRED and not entry.urls and not entry.text and entry.credits is None
     if entry.state not in (JobState.UNKNOWN, JobState.INTENDED) and not (mistaken and task_id):
         raise LedgerStateError(f"job {key} is {entry.state.value}: there is nothing to settle", keys=[key])
-    values: dict[str, object] = dict.fromkeys(("error", "error_type", "lease_until", "finished_at"))
-    values["updated_at"] = now
     if task_id is None:
-        values |= {"state": JobState.PLANNED.value, "owner": None, "intended_at": None, "reserved": None}
+        values = _never_sent(now)
     else:
+        values = _settled(now)
         _require_free(conn, key, task_id)
         # When it was accepted is not known; the intent is the closest there is.
         accepted = entry.intended_at or now
         values |= {"state": JobState.ACCEPTED.value, "service_task_id": task_id, "accepted_at": accepted}
     conn.execute(sa.update(jobs).where(jobs.c.key == key).values(**values))
     return select_entries(conn, [key])[key]
+
+
+def settle_not_submitted(conn: Connection, held: Sequence[Entry], *, now: datetime) -> list[str]:
+    """Say that these jobs were never submitted, where they still are as they were seen.
+
+    See :meth:`.Ledger.settle_not_submitted`.
+    """
+    seen = {entry.key: (entry.attempt, entry.intended_at) for entry in held}
+    present = [entry_of(row) for row in conn.execute(LOCKED, {"keys": list(seen)})]
+    # Sent anew and held again, it is not what somebody looked at.
+    still = [
+        entry.key
+        for entry in present
+        if entry.state is JobState.UNKNOWN and (entry.attempt, entry.intended_at) == seen[entry.key]
+    ]
+    if still:
+        conn.execute(sa.update(jobs).where(jobs.c.key.in_(still)).values(**_never_sent(now)))
+    return still
 
 
 def forget(conn: Connection, keys: Sequence[str], *, force: bool, now: datetime) -> int:
@@ -62,6 +79,15 @@ def forget(conn: Connection, keys: Sequence[str], *, force: bool, now: datetime)
     if rows:
         conn.execute(sa.delete(jobs).where(jobs.c.key.in_([entry.key for entry in rows])))
     return len(rows)
+
+
+def _settled(now: datetime) -> dict[str, object]:
+    return {**dict.fromkeys(("error", "error_type", "lease_until", "finished_at")), "updated_at": now}
+
+
+def _never_sent(now: datetime) -> dict[str, object]:
+    planned = {"state": JobState.PLANNED.value, "owner": None, "intended_at": None, "reserved": None}
+    return _settled(now) | planned
 
 
 def _one(conn: Connection, key: str) -> Entry:
