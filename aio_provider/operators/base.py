@@ -7,38 +7,20 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 
-from aio_provider.api.amounts import in_credits, in_digits
-from aio_provider.api.errors import (
-    AioError,
-    AuthenticationError,
-    BudgetExceededError,
-    ConfigurationError,
-    InvalidRequestError,
-    NotFoundError,
-    ServerError,
-    SubmissionUnknownError,
-    TaskFailedError,
-    TaskTimeoutError,
-)
+from aio_provider.api.errors import ConfigurationError, InvalidRequestError
 from aio_provider.api.requests import GenerationRequest
 from aio_provider.hooks import metrics
 from aio_provider.hooks.aio import AioHook
-from aio_provider.hooks.results import openlineage, result_of, seconds_between, tell_assets
+from aio_provider.hooks.results import openlineage, tell_assets
 from aio_provider.jobs.job import service_scope
 from aio_provider.links.aio import AioTaskLink, no_links_yet
-from aio_provider.operators.record import (
-    IntentLostError,
-    JobIdentity,
-    OnUnknown,
-    Record,
-    RequestChangedError,
-    Reuse,
-    Started,
-)
+from aio_provider.operators.arguments import at_least_zero, one_of, positive_seconds
+from aio_provider.operators.ending import end, end_by_event, tell
+from aio_provider.operators.record import IntentLostError, JobIdentity, OnUnknown, Record, Reuse
 from aio_provider.operators.recording import (
     BudgetCallback,
     budget_callback,
@@ -46,8 +28,9 @@ from aio_provider.operators.recording import (
     open_record,
     place_of,
 )
+from aio_provider.operators.submission import Found, answer_of, check_credits, find, refreshed
 from aio_provider.triggers.aio import AioTaskTrigger
-from aio_provider.triggers.events import DONE, EXPIRED, FATAL, TIMEOUT, going_on
+from aio_provider.triggers.events import going_on
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -66,15 +49,6 @@ DEADLINES: Mapping[str, timedelta] = {
     "remove_video_background": timedelta(hours=2),
     "custom": timedelta(hours=2),
 }
-
-
-class Found(NamedTuple):
-    """A job that stands: submitted just now or before, by its id; or ended; or with its result on record."""
-
-    task_id: str
-    submitted_at: float
-    ended: dict[str, Any] | None = None
-    result: dict[str, Any] | None = None
 
 
 # What Airflow itself allows a deferral, for a triggerer that is down; it must not cut our own deadline short.
@@ -193,10 +167,13 @@ class AioBaseOperator(BaseOperator):
         try:
             found = self._find_or_send(record, identity, request)
             if found.ended is not None:
-                return self._finish(context, record, identity, found.ended, found.submitted_at)
+                result = end(
+                    record, identity, found.ended, found.submitted_at, retry_failed=self.retry_failed
+                )
+                return self._hand_over(context, record, result)
             if found.result is not None:
                 self.log.info("%s has its result already; nothing is paid.", identity)
-                result = self._refreshed(record, found.result) if self.refresh_urls else found.result
+                result = refreshed(record, found.result, self.hook) if self.refresh_urls else found.result
                 return self._hand_over(context, record, {**result, "reused": True})
             self._aio_task_id = found.task_id
             self._show(context, found.task_id, f"{settings.base_url}/tasks/{found.task_id}")
@@ -268,67 +245,17 @@ class AioBaseOperator(BaseOperator):
 
     def _find_or_send(self, record: Record, identity: JobIdentity, request: GenerationRequest) -> Found:
         while True:
-            started = self._find(record, identity)
+            started = find(record, identity, self.hook, self.log)
             if started is not None:
                 if started.result is None:
                     self.log.info("Re-attached to task %s of %s; nothing is paid.", started.task_id, identity)
                 return Found(str(started.task_id), started.submitted_at or time.time(), result=started.result)
-            self._check_credits(request)
+            check_credits(request, self.max_credits, self.hook, self.log)
             try:
                 with record.sending():
                     return self._send(record, request)
             except IntentLostError:
                 continue  # another process submits it: see what became of that
-
-    def _check_credits(self, request: GenerationRequest) -> None:
-        if self.max_credits is None:
-            return
-        expected = self.hook.estimate([request]).total
-        most = expected.high if expected.high is not None else expected.likely
-        if most is None:
-            self.log.warning(
-                "What this costs is not known, so max_credits=%s cannot hold it.",
-                in_digits(self.max_credits),
-            )
-        elif most > self.max_credits:
-            note = f"; {expected.note}" if expected.note else ""
-            raise AirflowFailException(
-                f"Nothing was sent. This may cost {in_digits(most)} credits ({expected.source}{note}), more "
-                f"than max_credits={in_digits(self.max_credits)}."
-            )
-
-    def _find(self, record: Record, identity: JobIdentity) -> Started | None:
-        try:
-            return record.find()
-        except RequestChangedError as error:
-            # The request was changed while its task was in flight. A free GET tells whether that has ended.
-            try:
-                with self.hook.get_conn() as client:
-                    old = client.get_task(error.task_id)
-            except NotFoundError as unknown:
-                raise AirflowFailException(f"{error}\nThe service does not know that task.") from unknown
-            if not old.done:
-                raise AirflowFailException(str(error)) from error
-            self.log.info(
-                "Task %s, for the request as it was before, has ended: %s.", old.id, old.status.value
-            )
-            ended = result_of(old.to_dict(), kind=identity.kind, model=None, submitted_at=None)
-            record.finish(old.status.value, ended)
-            return record.find()
-
-    def _refreshed(self, record: Record, result: dict[str, Any]) -> dict[str, Any]:
-        if not result["task_id"]:  # a chat's answer has no URLs
-            return result
-        try:
-            with self.hook.get_conn() as client:
-                return {**result, "urls": list(client.get_task(result["task_id"]).urls)}
-        except NotFoundError as error:
-            gone = {**result, "status": "expired", "error": str(error)}
-            record.finish("expired", gone)
-            raise AirflowFailException(
-                f"Task {result['task_id']} was paid for, and the service no longer knows it. To pay for a "
-                "new one, set reuse='never' and clear this task."
-            ) from error
 
     def _send(self, record: Record, request: GenerationRequest) -> Found:
         """Send the request and put the id on record at once."""
@@ -343,29 +270,7 @@ class AioBaseOperator(BaseOperator):
         return Found(task.id, submitted_at, ended=task.to_dict() if task.done else None)
 
     def _answer_of(self, record: Record, request: GenerationRequest, sending: Coroutine[Any, Any, T]) -> T:
-        try:
-            return asyncio.run(sending)
-        except BudgetExceededError as error:
-            # A retry helps where jobs in flight may turn out cheaper than what is reserved for them.
-            raise (AirflowException if error.may_pass else AirflowFailException)(str(error)) from error
-        except AioError as error:
-            from aio_provider.jobs.ledger import LedgerError  # loaded by now, if at all
-
-            if isinstance(error, LedgerError):
-                raise  # the record failed before anything was sent: leave it as it is
-            raise self._refused(record, request, error) from error
-
-    def _refused(self, record: Record, request: GenerationRequest, error: AioError) -> Exception:
-        """What to raise for a submission that did not succeed, once the record says what became of it."""
-        if isinstance(error, (SubmissionUnknownError, ServerError)):  # a 500 can follow a charge
-            metrics.held(request.kind, request.model)
-            return record.hold(str(error))
-        record.release()
-        if isinstance(error, (InvalidRequestError, NotFoundError)):
-            metrics.ended(request.kind, request.model, "refused", None)
-        if isinstance(error, (AuthenticationError, ConfigurationError, InvalidRequestError, NotFoundError)):
-            return AirflowFailException(f"Not submitted, nothing was charged. {error}")
-        return AirflowException(f"Not submitted, nothing was charged; a retry submits it. {error}")
+        return answer_of(record, request, sending)
 
     def _trigger(self, identity: JobIdentity, aio_task_id: str, submitted_at: float) -> AioTaskTrigger:
         patience = self.deadline or DEADLINES[identity.kind].total_seconds()
@@ -383,55 +288,15 @@ class AioBaseOperator(BaseOperator):
         )
 
     def _resume(self, context: Context, record: Record, identity: JobIdentity, event: dict[str, Any]) -> Any:
-        aio_task_id, status = event["aio_task_id"], event["status"]
-        if status == DONE:
-            return self._finish(context, record, identity, event["task"], event["submitted_at"])
-        message = f"Task {aio_task_id}: {event['error']}"
-        if status == EXPIRED:
-            gone = {"task_id": aio_task_id, "status": "expired", "error": message}
-            record.finish(
-                "expired",
-                result_of(gone, kind=identity.kind, model=identity.model, submitted_at=event["submitted_at"]),
-            )
-            metrics.ended(identity.kind, identity.model, "expired", None)
-            raise AirflowFailException(message)
-        if status == TIMEOUT:
-            raise TaskTimeoutError(
-                f"{message} A retry, or clearing this task, waits for it again and pays nothing.",
-                task_id=aio_task_id,
-            )
-        if status == FATAL:
-            raise AirflowFailException(
-                f"{message} Its id stays on record: clear this task once that is mended."
-            )
-        raise AirflowException(f"{message} Its id stays on record: a retry goes on waiting and pays nothing.")
-
-    def _finish(
-        self,
-        context: Context,
-        record: Record,
-        identity: JobIdentity,
-        task: dict[str, Any],
-        submitted_at: float,
-    ) -> Any:
-        result = result_of(task, kind=identity.kind, model=identity.model, submitted_at=submitted_at)
-        record.finish(result["status"], result)
-        metrics.ended(identity.kind, identity.model, result["status"], result["credits"])
-        if result["status"] == "succeeded":
-            return self._hand_over(context, record, result)
-        message = (
-            f"Task {result['task_id']} failed at the service: {result['error'] or 'it gives no reason'}."
-        )
-        if not self.retry_failed:
-            raise AirflowFailException(message)
-        raise TaskFailedError(f"{message} A retry submits a new one.")
+        result = end_by_event(record, identity, event, retry_failed=self.retry_failed)
+        return self._hand_over(context, record, result)
 
     def _hand_over(self, context: Context, record: Record, result: dict[str, Any]) -> Any:
         self._result_urls = list(result["urls"])
         if result["task_id"]:
             self._show(context, result["task_id"], next(iter(result["urls"]), ""))
         reused = bool(result["reused"])
-        self._tell(result)
+        tell(result, self.log)
         tell_assets(
             context,
             rows=1,
@@ -442,44 +307,9 @@ class AioBaseOperator(BaseOperator):
         )
         return result
 
-    def _tell(self, result: Mapping[str, Any]) -> None:
-        """One line about the result."""
-        credits = result["credits"]
-        said = [str(result["status"]), "credits unknown" if credits is None else in_credits(credits)]
-        if result["reused"]:
-            said[-1] += " (paid before)"
-        seconds = seconds_between(result["submitted_at"], result["finished_at"])
-        if seconds is not None and not result["reused"]:
-            said.append(f"{seconds:.0f} s")
-        if result["urls"]:
-            said.append(result["urls"][0])
-        self.log.info("Task %s: %s.", result["task_id"] or "answered at once", ", ".join(said))
-
     def _show(self, context: Context, aio_task_id: str, url: str) -> None:
         """Id and link for the UI, there before the waiting begins."""
         if self.do_xcom_push:
             ti: Any = context["ti"]
             ti.xcom_push(key="aio_task_id", value=aio_task_id)
             AioTaskLink.persist(context, url)
-
-
-def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Check an argument that has to be one of a few words, when the DAG file is parsed."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
-
-
-def at_least_zero(name: str, value: float | None) -> float | None:
-    """Check a number that must not be negative, when the DAG file is parsed."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value is not None and not (number and value >= 0):
-        raise ValueError(f"{name} must be a number of 0 or more, not {value!r}.")
-    return value
-
-
-def positive_seconds(deadline: timedelta | float | None) -> float | None:
-    """Check a deadline, and give it in seconds."""
-    seconds = deadline.total_seconds() if isinstance(deadline, timedelta) else deadline
-    if seconds is not None and (isinstance(seconds, bool) or not seconds > 0):
-        raise ValueError(f"deadline must be a positive number of seconds or a timedelta, not {deadline!r}.")
-    return seconds

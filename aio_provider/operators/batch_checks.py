@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from aio_provider.api.errors import AioError, ConfigurationError
-from aio_provider.operators.base import at_least_zero
+from aio_provider.operators.arguments import at_least_zero
 from aio_provider.operators.batch_files import make_folder, plain_url
 from aio_provider.operators.recording import BudgetCallback, budget_callback
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from aio_provider.api.errors import InvalidRequestError
 from aio_provider.hooks import metrics
-from aio_provider.operators.base import AioBaseOperator, Found
+from aio_provider.operators.base import AioBaseOperator
+from aio_provider.operators.submission import Found
 
 if TYPE_CHECKING:
     from aio_provider.api.requests import GenerationRequest

@@ -15,7 +15,8 @@ from aio_provider.api.errors import AioError, AuthenticationError, Configuration
 from aio_provider.hooks.aio import AioHook
 from aio_provider.hooks.results import openlineage, tell_assets
 from aio_provider.links.aio import AioOutputLink, AioTaskLink, no_links_yet
-from aio_provider.operators.base import DEFERRAL_MARGIN, at_least_zero, one_of, positive_seconds
+from aio_provider.operators.arguments import at_least_zero, one_of, positive_seconds
+from aio_provider.operators.base import DEFERRAL_MARGIN
 from aio_provider.operators.batch_checks import count_or_share, open_batch, open_ledger
 from aio_provider.operators.batch_files import airflow_storage, output_of, plain_url
 from aio_provider.operators.recording import BudgetCallback, labels_of, place_of
