@@ -117,9 +117,6 @@ class NoLedger(AsyncLedger):
     async def plan(self, jobs: Any, **_: Any) -> list[Entry]:
         return [Entry(job.key, job.request.fingerprint, JobState.PLANNED) for job in jobs]
 
-    async def endings(self, keys: Any) -> dict[str, Any]:
-        return {}
-
     async def durations(self, request: Any, scope: str) -> list[float]:
         return []
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from aio_provider.api.catalog import Param, effective, load_catalog
 from aio_provider.api.requests import CANONICAL, GenerationRequest
-from aio_provider.api.validation import check_value, plain
+from aio_provider.api.validation import check_value, longest_text, plain
 
 _quoted = json.encoder.encode_basestring_ascii
 
@@ -27,7 +28,10 @@ class Series:
         self._first = first
         self._specs = specs
         self._context = context
-        self._between = list(_between(first, specs))
+        #: lengths of the texts that need no closer look; of every text of the others
+        self._lengths = {name: _lengths(spec, context) for name, spec in specs.items()}
+        *before, (_, self._after) = _between(first, specs)
+        self._before: list[tuple[str, str]] = before
 
     @classmethod
     def of(cls, first: GenerationRequest, names: Sequence[str]) -> Series | None:
@@ -54,17 +58,14 @@ class Series:
 
         :raises InvalidRequestError: as building it would.
         """
-        values = {name: plain(texts[name], name) for name in self._specs}
-        checked = {
-            name: check_value(values[name], spec, name, self._context) for name, spec in self._specs.items()
-        }
-        first = self._first
-        request = GenerationRequest(first.kind, first.endpoint, first.model, {**first.params, **checked})
-        canonical = "".join(
-            f"{before}{_quoted(checked[name])}" if name else before for before, name in self._between
-        )
-        request.__dict__["fingerprint"] = hashlib.sha256(canonical.encode()).hexdigest()
-        return request
+        checked = {name: plain(texts[name], name) for name in self._lengths}
+        for name, (shortest, longest) in self._lengths.items():
+            text = checked[name]
+            if not shortest <= len(text) <= longest or text.isspace():
+                checked[name] = check_value(text, self._specs[name], name, self._context)
+        canonical = "".join([before + _quoted(checked[name]) for name, before in self._before])
+        digest = hashlib.sha256(f"{canonical}{self._after}".encode())
+        return self._first.with_texts(checked, digest.hexdigest())
 
 
 def _looked_at(spec: Param) -> Iterator[str]:
@@ -75,15 +76,22 @@ def _looked_at(spec: Param) -> Iterator[str]:
         yield from rule["when"]
 
 
+def _lengths(spec: Param, context: Mapping[str, Any]) -> tuple[int, float]:
+    if spec.enum or spec.format:
+        return 1, 0
+    longest = longest_text(spec, context)
+    return max(spec.min_length or 0, 1), math.inf if longest is None else longest
+
+
 def _between(first: GenerationRequest, names: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The canonical JSON of a request, cut where a text goes: what is before it, and its field's name."""
+    """The canonical JSON of a request, cut where a text goes: the text's field, and what is before it."""
     body = dict(first.params) if first.model is None else {"model": first.model, **first.params}
     text = '{"body":{'
     for position, name in enumerate(sorted(body)):
         text += f"{',' if position else ''}{_quoted(name)}:"
         if name in names:
-            yield text, name
+            yield name, text
             text = ""
         else:
             text += CANONICAL.encode(body[name])
-    yield f'{text}}},"endpoint":{_quoted(first.endpoint)}}}', ""
+    yield "", f'{text}}},"endpoint":{_quoted(first.endpoint)}}}'

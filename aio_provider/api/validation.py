@@ -148,8 +148,8 @@ def plain(value: Any, field: str) -> Any:
 
     :raises InvalidRequestError: for what JSON cannot say (NaN, bytes, dates …).
     """
-    if type(value) is str and value.isascii():
-        return value  # most of what a million rows hold
+    if type(value) is str:  # most of what a million rows hold
+        return value if value.isascii() else _unicode(value, field)
     tolist = getattr(value, "tolist", None)
     if callable(tolist):
         value = tolist()
@@ -162,14 +162,7 @@ def plain(value: Any, field: str) -> Any:
     if isinstance(value, str):
         # A plain str also out of a subclass (numpy.str_, an enum), so that the fingerprint does not depend on
         # it.
-        value = str.__str__(value)
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise InvalidRequestError(
-                f"{field}: not valid Unicode text ({error.reason})", field=field
-            ) from error
-        return value
+        return _unicode(str.__str__(value), field)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, numbers.Integral):
@@ -180,6 +173,14 @@ def plain(value: Any, field: str) -> Any:
             raise InvalidRequestError(f"{field}: {number} is not a number the API can take", field=field)
         return number
     raise InvalidRequestError(f"{field}: {_describe(value)} cannot be sent as JSON", field=field)
+
+
+def _unicode(text: str, field: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(f"{field}: not valid Unicode text ({error.reason})", field=field) from error
+    return text
 
 
 def _coerce(value: Any, spec: Param) -> Any:
@@ -201,11 +202,17 @@ def _coerce(value: Any, spec: Param) -> Any:
     return value
 
 
-def _check_text(value: str, spec: Param, field: str, context: Mapping[str, Any]) -> None:
+def longest_text(spec: Param, context: Mapping[str, Any]) -> int | None:
+    """How many characters a text may have beside these other fields."""
     longest = spec.max_length
     for rule in spec.max_length_when:
         if matches(rule["when"], context):
             longest = rule["max_length"]
+    return longest
+
+
+def _check_text(value: str, spec: Param, field: str, context: Mapping[str, Any]) -> None:
+    longest = longest_text(spec, context)
     if (spec.required or spec.required_unless or spec.min_length) and not value.strip():
         raise InvalidRequestError(f"{field}: empty; it needs some text", field=field)
     _check_size(len(value), spec.min_length, longest, "characters", field)

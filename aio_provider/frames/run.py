@@ -6,17 +6,19 @@ A frame in memory is one part; a streamed input is many, of which only a few are
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, cast
 
 from aio_provider.api.client import AsyncAioClient
 from aio_provider.frames.options import Options
-from aio_provider.frames.parts import Naming, Part, RowJob
+from aio_provider.frames.parts import STRETCH, Naming, Part, RowJob, recorded
 from aio_provider.frames.progress import View
 from aio_provider.frames.report import Report
 from aio_provider.frames.schema import RowResult
@@ -55,6 +57,9 @@ class Run:
         self.open: dict[int, Part] = {}
         #: the input has been read to its end
         self.ended = False
+        #: rows that need no job of the engine: without one, or with an end on record
+        self._apart = 0
+        self._reading = threading.Lock()
         self.over_limit = 0  # rows left out for max_credits
         self.over_budget = 0  # rows left out for a budget of the ledger, and what it said
         self.budget_error = ""
@@ -143,6 +148,7 @@ class Run:
 
     def _skipped(self, note: PartNote) -> None:
         self._statuses.update(note.statuses)
+        self._apart += note.rows
         self._reused += note.statuses.get("succeeded", 0)
         self._saved += note.credits
         self._live.update(note.statuses)
@@ -172,7 +178,7 @@ class Run:
 
     async def _collect(self, runner: Runner, parts: Iterable[Part]) -> None:
         jobs = self._jobs(iter(parts))
-        outcomes = cast("AsyncGenerator[Outcome, None]", runner.run(jobs, total=self.total))
+        outcomes = cast("AsyncGenerator[Outcome, None]", runner.run(jobs, total=self._expected))
         try:
             async with aclosing(outcomes):
                 async for outcome in outcomes:
@@ -184,7 +190,7 @@ class Run:
             self._budget.close()
 
     async def _jobs(self, parts: Iterator[Part]) -> AsyncIterator[Iterable[Job]]:
-        """The jobs of a part after the other; a part is read when there is room for it."""
+        """The jobs without an end on record, part after part; one is read when there is room for it."""
         while True:
             while len(self.open) >= OPEN_PARTS:
                 self._room.clear()
@@ -195,12 +201,58 @@ class Run:
                 return
             self.open[part.number] = part
             self._feeding = self.naming.jobs(part)
-            yield self._feeding
+            while some := await asyncio.to_thread(self._stretch):
+                jobs, ended = some
+                self._reuse(part, ended)
+                part.open += len(jobs)
+                if jobs:
+                    yield jobs
+            part.fed = True
             own = [result for row, result in enumerate(part.results) if row not in part.keys]
             self._live.update(result.status for result in own if result is not None)
+            self._apart += len(own)
             self._show()
             if part.done:
                 await self._finish()
+
+    def _stretch(self) -> tuple[list[RowJob], list[tuple[int, RowResult]]] | None:
+        """The next rows with a job: those to do, and the results of those whose end is on record.
+
+        Most of a run done again is such rows: they go past the engine.
+        """
+        with self._reading:
+            jobs = list(islice(self._feeding, STRETCH))
+        if not jobs:
+            return None
+        options = self.options
+        again = {
+            *([JobState.FAILED] if options.retry_failed else ()),
+            *([JobState.SUCCEEDED] if options.refresh_urls else ()),
+        }
+        endings = self._ledger.endings([job.key for job in jobs])
+        left: list[RowJob] = []
+        ended: list[tuple[int, RowResult]] = []
+        for job in jobs:
+            ending = endings.get(job.key)
+            if ending is None or ending.state in again or ending.fingerprint != job.request.fingerprint:
+                left.append(job)
+            else:
+                ended.append((job.row, recorded(ending)))
+        return left, ended
+
+    def _reuse(self, part: Part, ended: list[tuple[int, RowResult]]) -> None:
+        for row, result in ended:
+            part.settle(row, result)
+            self._live[result.status] += 1
+            if result.status == "succeeded":
+                self._reused += 1
+                self._saved += result.credits or 0.0
+        self._apart += len(ended)
+        self._show()
+
+    def _expected(self) -> int | None:
+        """How many jobs the engine gets."""
+        return None if self.total is None else self.total - self._apart
 
     async def _finish(self) -> None:
         """Hand on the parts that have all their results."""
@@ -296,8 +348,9 @@ class Run:
         run did not reach may have been paid for by an earlier one.
         """
         if not part.fed:
-            for _ in self._feeding:
-                pass  # each notes the row of its key
+            with self._reading:
+                for _ in self._feeding:
+                    pass  # each notes the row of its key
         with suppress(
             LedgerError
         ):  # the ledger being lost may be what stopped the run: then no more is known

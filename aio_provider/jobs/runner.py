@@ -143,12 +143,14 @@ class Runner:
         #: after a run that was cancelled: the outcomes that could no longer be handed out
         self.left: list[Outcome] = []
 
-    async def run(self, jobs: Jobs, total: int | None = None) -> AsyncIterator[Outcome]:
+    async def run(
+        self, jobs: Jobs, total: int | Callable[[], int | None] | None = None
+    ) -> AsyncIterator[Outcome]:
         """Carry out jobs; outcomes come in whatever order the jobs end.
 
         :param jobs: pulled as there is room; from a source that has to be waited for, an async iterator of
             batches of them. Two jobs with one key are one job, with an outcome each.
-        :param total: how many there are, where that is known.
+        :param total: how many there are, where that is known; or what says so, where it may change.
         :raises InsufficientCreditsError: after the outcomes of all jobs; what was in flight is collected, the
             rest was ``not_submitted``.
         :raises AuthenticationError: at once, after the outcomes so far; what is in flight stays on record.
@@ -156,7 +158,7 @@ class Runner:
         :raises LedgerError: the record failed; likewise.
         """
         self.left = []
-        run = _Run(self, jobs, total)
+        run = _Run(self, jobs, total if callable(total) else lambda: total)
         try:
             async for outcome in run.outcomes():
                 yield outcome
@@ -166,7 +168,7 @@ class Runner:
 
 
 class _Run:
-    def __init__(self, runner: Runner, jobs: Jobs, total: int | None) -> None:
+    def __init__(self, runner: Runner, jobs: Jobs, total: Callable[[], int | None]) -> None:
         self._runner = runner
         self._jobs = jobs
         self._total = total
@@ -217,7 +219,7 @@ class _Run:
         self._tasks: set[asyncio.Task[None]] = set()
         self._fed = False
         self._fatal: BaseException | None = None
-        self._progress = Progress(total)
+        self._progress = Progress(total())
         #: when the first own result had come, and how many had by then
         self._first: tuple[float, int] | None = None
 
@@ -336,7 +338,6 @@ class _Run:
                 return
             self._free -= len(chunk)
             fresh = self._open_all(chunk)
-            await self._reuse(fresh)
             entries = await self._plan(fresh)
             await self._prime(fresh.values())
             self._begin(fresh, entries)
@@ -356,20 +357,6 @@ class _Run:
                 )
                 self._hand_out([(Open(job), outcomes.failed(job, error))])
         return fresh
-
-    async def _reuse(self, fresh: dict[str, Open]) -> None:
-        """Hand out, and take out of ``fresh``, what the ledger has the end of: most of a run done again."""
-        again = {
-            *([JobState.FAILED] if self._runner.retry_failed else ()),
-            *([JobState.SUCCEEDED] if self._runner.refresh_urls else ()),
-        }
-        ended: list[tuple[Open, Outcome]] = []
-        for key, ending in (await self._ledger.endings(fresh)).items():
-            job = fresh[key].job
-            if ending.fingerprint == job.request.fingerprint and ending.state not in again:
-                ended.append((fresh.pop(key), outcomes.recorded(job, ending)))
-        if ended:
-            self._hand_out(ended)
 
     async def _plan(self, fresh: dict[str, Open]) -> list[Entry]:
         """Enter jobs into the ledger; one in conflict with an open job fails and costs the others nothing."""
@@ -436,10 +423,13 @@ class _Run:
     def _report(self) -> None:
         if self._runner.progress is not None:
             in_flight = self._carrier.in_flight
-            self._runner.progress(replace(self._progress, in_flight=in_flight, eta_seconds=self._eta()))
+            self._runner.progress(
+                replace(self._progress, total=self._total(), in_flight=in_flight, eta_seconds=self._eta())
+            )
 
     def _left(self) -> int | None:
-        return None if self._total is None else max(self._total - self._progress.done, 0)
+        total = self._total()
+        return None if total is None else max(total - self._progress.done, 0)
 
     def _eta(self) -> float | None:
         """Seconds left: by the requests still to send where there is a limit, else by the speed since the

@@ -91,6 +91,22 @@ async def test_jobs_in_outcomes_out_and_a_second_run_is_free(sandbox: Sandbox, b
     assert seen[-1].credits == 0
 
 
+async def test_how_many_there_are_may_change(sandbox: Sandbox, book: Ledger) -> None:
+    seen: list[Progress] = []
+    expected = 30
+
+    def count(progress: Progress) -> None:
+        nonlocal expected
+        seen.append(progress)
+        expected = 20  # ten turned out to need nothing
+
+    async with runner_of(sandbox, book, progress=count) as runner:
+        outcomes = [outcome async for outcome in runner.run(jobs_of(sandbox, 20), total=lambda: expected)]
+    assert len(outcomes) == 20
+    assert seen[0].total == 30
+    assert (seen[-1].total, seen[-1].done, seen[-1].eta_seconds) == (20, 20, 0)
+
+
 async def test_the_time_left_is_not_guessed_from_the_first_result(sandbox: Sandbox, book: Ledger) -> None:
     guesses: list[float] = []
     begun = time.monotonic()

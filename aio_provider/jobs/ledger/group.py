@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection
 from aio_provider.jobs.ledger import reading, verbs
 from aio_provider.jobs.ledger.book import Ledger, claim, held_item, unrecorded
 from aio_provider.jobs.ledger.errors import JobConflictError, LedgerError, LedgerUnavailableError
-from aio_provider.jobs.ledger.model import Ending, Entry, Finished
+from aio_provider.jobs.ledger.model import Entry, Finished
 from aio_provider.jobs.ledger.owners import new_owner
 from aio_provider.jobs.ledger.planning import OnUnknown, Policy, plan
 
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 _MOST = 1000
 # What has been paid for is written first.
 _ORDER = ("accept", "finish", "hold", "release", "intend")
-_READ = ("get", "endings", "durations")
+_READ = ("get", "durations")
 
 
 @dataclass(eq=False, slots=True)
@@ -115,11 +115,6 @@ class AsyncLedger:
     async def get(self, keys: Iterable[str]) -> dict[str, Entry]:
         """See :meth:`.Ledger.get`."""
         found: dict[str, Entry] = await self._call("get", list(keys))
-        return found
-
-    async def endings(self, keys: Iterable[str]) -> dict[str, Ending]:
-        """See :meth:`.Ledger.endings`."""
-        found: dict[str, Ending] = await self._call("endings", list(keys))
         return found
 
     async def durations(self, request: GenerationRequest, scope: str) -> list[float]:

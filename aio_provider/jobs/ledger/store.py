@@ -269,6 +269,8 @@ def _speak_sqlite(engine: Engine, busy_seconds: float) -> None:
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={int(busy_seconds * 1000)}")
         cursor.execute("PRAGMA journal_mode=WAL")
+        # 16 MB, not 2: keys are digests, so a large ledger's are looked up all over its index
+        cursor.execute("PRAGMA cache_size=-16000")
         # FULL: every commit is on the disk before it returns. NORMAL would survive a killed process but not a
         # power cut, and an intent lost that way is a job paid for twice.
         cursor.execute("PRAGMA synchronous=FULL")
