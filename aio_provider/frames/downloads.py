@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Final, overload
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from aio_provider.api.errors import AioError, AuthenticationError, Configuration
 from aio_provider.frames.accessor import register
 from aio_provider.frames.arguments import check_settings
 from aio_provider.frames.columns import plain
+from aio_provider.frames.download_records import DownloadRecords, read_sum
 from aio_provider.frames.progress import View, make_view
 from aio_provider.frames.result import StreamResult
 from aio_provider.frames.rewriting import ARROW, Downloads, Rewriting
@@ -67,15 +69,18 @@ def download(  # type: ignore[misc]  # the arguments are those below, for each o
     A DataFrame in, a DataFrame out. A file or folder of rows, or what a streamed call gave, is gone through a
     thousand rows at a time, and the rows with their files are written to ``output``.
 
-    Each file is streamed and appears whole or not at all. A file that is there already, from a run cut short,
-    is kept. A URL that has expired is asked for again at the service, which is free, where a key is set.
+    Each file is streamed and appears whole or not at all. A file that is there already, from an earlier run
+    or from one cut short, is kept and not fetched again. A URL that has expired is asked for again at the
+    service, which is free, where a key is set.
 
     :param source: the DataFrame or :class:`~.result.StreamResult`, or the path, glob or URL of its Parquet.
     :param folder: a local folder (made if need be) or any fsspec URL, such as ``s3://bucket/pictures``.
     :param output: the ``.parquet`` file for the rows of a streamed source; a DataFrame needs none. One that
         is there is refused unless it is this same download's (a re-run), or ``overwrite``.
     :param names: a column to name the files by; each value must be there and occur once. By default a file is
-        named by its task and number. With it, a file that is there is refused unless ``overwrite``.
+        named by its task and number. With it, the folder has a record of each file, in ``.aio-downloads``: a
+        file that is there is kept if this row's download wrote it (the task and the SHA-256 on record are its
+        own). Any other is refused before anything is fetched, unless ``overwrite``.
     :param overwrite: fetch and replace what is there.
     :param prefix: of the frame's output columns.
     :param max_bytes: the most that one file may hold.
@@ -94,34 +99,38 @@ def download(  # type: ignore[misc]  # the arguments are those below, for each o
     if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
         raise ConfigurationError(f"concurrency={concurrency!r}; it must be a whole number above 0.")
     settings = Settings.from_env(**check_settings({"api_key": api_key, "base_url": base_url}))
-    where, refuse = os.fspath(folder), names is not None and not overwrite
+    where = os.fspath(folder)
     if not isinstance(source, str | os.PathLike | StreamResult):
         if output is not None:
             raise ConfigurationError("output: for a streamed source; of a DataFrame, write what is returned.")
         rows = list(_rows(source, names, prefix, {}))
-        target = _Target(where, settings, max_bytes, allow_private)
+        target = _Target(where, settings, max_bytes, allow_private, named=names is not None)
+        if names is not None and not overwrite:
+            target.look(rows, concurrency)
         view = make_view(sum(bool(row.urls) for row in rows), "download", progress)
-        fetched = _fetch_all(target, rows, view, concurrency, refuse=refuse, overwrite=overwrite)
+        fetched = _fetch_all(target, rows, view, concurrency, overwrite=overwrite)
         view.close()
         return _with_files(source, fetched, prefix)
     rewriting = Rewriting(source, output, [where, names, prefix], overwrite=overwrite)
-    target = _Target(where, settings, max_bytes, allow_private)
-    view = make_view(rewriting.total, "download", progress)
+    target = _Target(where, settings, max_bytes, allow_private, named=names is not None)
     seen: dict[str, object] = {}
+    if names is not None and not overwrite:
+        for frame in rewriting.frames():
+            target.look(list(_rows(frame, names, prefix, seen)), concurrency)
+        seen = {}
+    view = make_view(rewriting.total, "download", progress)
     for frame in rewriting.frames():
         rows = list(_rows(frame, names, prefix, seen))
-        fetched = _fetch_all(target, rows, view, concurrency, refuse=refuse, overwrite=overwrite)
+        fetched = _fetch_all(target, rows, view, concurrency, overwrite=overwrite)
         rewriting.write(_with_files(frame, fetched, prefix), {prefix + name: ARROW[name] for name in COLUMNS})
     view.close()
     return rewriting.finish()
 
 
 def _fetch_all(
-    target: _Target, rows: list[_Row], view: View, concurrency: int, *, refuse: bool, overwrite: bool
+    target: _Target, rows: list[_Row], view: View, concurrency: int, *, overwrite: bool
 ) -> list[_Fetched | None]:
     """The rows' files, several at a time; None for rows that have none."""
-    if refuse:
-        target.refuse_existing(rows)
     results: list[_Fetched | None] = [None] * len(rows)
     counts = Counter(view.state.counts)
     with ThreadPoolExecutor(max_workers=concurrency) as pool:
@@ -146,6 +155,12 @@ class _Row:
     task_id: str | None
     ending: str
 
+    def owner(self, number: int) -> dict[str, Any]:
+        """What tells the download of the row's file of this number (from 1) from all others."""
+        if self.task_id is not None:
+            return {"task_id": self.task_id, "number": number}
+        return {"url_sha256": hashlib.sha256(self.urls[number - 1].encode()).hexdigest(), "number": number}
+
 
 @dataclass(frozen=True, slots=True)
 class _Fetched:
@@ -156,21 +171,37 @@ class _Fetched:
 
 
 class _Target:
-    """Where files go, and how they are fetched."""
+    """Where files go, and how they are fetched.
 
-    def __init__(self, folder: str, settings: Settings, max_bytes: int, allow_private: bool | None) -> None:
+    :param named: the files' names do not say whose they are.
+    """
+
+    def __init__(
+        self, folder: str, settings: Settings, max_bytes: int, allow_private: bool | None, *, named: bool
+    ) -> None:
         self._folder = folder.rstrip("/") or folder
         self._settings = settings
         self._max_bytes = max_bytes
         self._allow_private = allow_private
         self._fs, path = fsspec.core.url_to_fs(self._folder)
         self._fs.makedirs(path, exist_ok=True)
+        self._records = DownloadRecords(self._fs, path) if named else None
+        #: by path, what was there before anything was fetched
+        self._found: dict[str, tuple[int, str]] = {}
 
-    def refuse_existing(self, rows: list[_Row]) -> None:
-        for row in rows:
-            for path in self._paths(row):
-                if self._exists(path):
-                    raise FileExistsError(f"{path!r} exists; pass overwrite=True to replace what is there.")
+    def look(self, rows: list[_Row], concurrency: int) -> None:
+        """Find the named files that are there already.
+
+        :raises FileExistsError: one is not what its row's download wrote.
+        """
+        records = self._records
+        assert records is not None, "for named files"
+        wanted = [
+            (path, row.owner(number)) for row in rows for number, path in enumerate(self._paths(row), start=1)
+        ]
+        with ThreadPoolExecutor(max_workers=concurrency) as pool:
+            found = pool.map(lambda one: records.find(*one), wanted)
+            self._found |= {path: there for (path, _), there in zip(wanted, found, strict=True) if there}
 
     def fetch_row(self, row: _Row, overwrite: bool) -> _Fetched:
         try:
@@ -188,20 +219,31 @@ class _Target:
 
     def _fetch_all(self, row: _Row, overwrite: bool) -> _Fetched:
         paths = self._paths(row)
-        found = [self._fetch(url, path, overwrite) for url, path in zip(row.urls, paths, strict=True)]
+        found = [
+            self._fetch(url, path, row.owner(number), overwrite)
+            for number, (url, path) in enumerate(zip(row.urls, paths, strict=True), start=1)
+        ]
         return _Fetched(tuple(paths), tuple(size for size, _ in found), tuple(digest for _, digest in found))
 
-    def _fetch(self, url: str, path: str, overwrite: bool) -> tuple[int, str]:
+    def _fetch(self, url: str, path: str, owner: dict[str, Any], overwrite: bool) -> tuple[int, str]:
         """Size and SHA-256 of the file, fetched unless it is there."""
-        if overwrite or not self._exists(path):
-            done = fetch(url, path, max_bytes=self._max_bytes, allow_private=self._may_be_private(url))
-            return done.size, done.sha256
-        digest, size = hashlib.sha256(), 0
-        with fsspec.open(path, "rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-                size += len(chunk)
-        return size, digest.hexdigest()
+        there = None if overwrite else self._there(path, owner)
+        if there is not None:
+            return there
+        done = fetch(
+            url,
+            path,
+            max_bytes=self._max_bytes,
+            allow_private=self._may_be_private(url),
+            on_arrival=None if self._records is None else partial(self._records.note, owner),
+        )
+        return done.size, done.sha256
+
+    def _there(self, path: str, owner: dict[str, Any]) -> tuple[int, str] | None:
+        if self._records is None:  # its name says whose it is
+            return read_sum(self._fs, path) if self._fs.exists(path) else None
+        # not found before: its row had another URL then, or it has come since
+        return self._found.get(path) or self._records.find(path, owner)
 
     def _ask_again(self, row: _Row) -> _Row | None:
         """The row with the URLs that the service gives now; ``None`` when it cannot be asked."""
@@ -225,9 +267,6 @@ class _Target:
             extra = f"-{number}" if len(row.urls) > 1 else ""
             paths.append(f"{self._folder}/{row.stem}{extra}{ending}")
         return paths
-
-    def _exists(self, path: str) -> bool:
-        return bool(self._fs.exists(path))
 
 
 def _rows(

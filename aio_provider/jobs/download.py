@@ -14,7 +14,7 @@ import os
 import secrets
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +66,7 @@ def download(
     fs: AbstractFileSystem | None = None,
     timeout: float = 60.0,
     retry: RetryPolicy | None = None,
+    on_arrival: Callable[[Downloaded], None] | None = None,
 ) -> Downloaded:
     """Fetch a URL into a file. Folders are made; a file that is there is replaced once the new one is whole.
 
@@ -78,6 +79,8 @@ def download(
         in it.
     :param timeout: seconds for each wait on the network.
     :param retry: how often to try again what may pass (no connection, a cut answer, 429, 5xx).
+    :param on_arrival: called when all bytes are here and before the file gets its place. What it raises is
+        raised, and leaves no file.
     :raises InvalidRequestError: the URL is not one that is fetched, its host's address is private, a web page
         came instead of a file, or the file is larger than ``max_bytes``. ``field`` says which: ``url`` or
         ``max_bytes``.
@@ -86,11 +89,11 @@ def download(
     :raises TransportError: the host cannot be reached, or broke off each time.
     """
     if url.startswith("data:"):
-        return _inline(url, target, max_bytes, fs)
+        return _inline(url, target, max_bytes, fs, on_arrival)
     policy = retry or RetryPolicy(attempts=4)
     for attempt in policy.retrying():
         with attempt:
-            return _once(url, target, max_bytes, allow_private, fs, timeout)
+            return _once(url, target, max_bytes, allow_private, fs, timeout, on_arrival)
     raise AssertionError("tenacity raises the last error")
 
 
@@ -101,6 +104,7 @@ def _once(
     allow_private: bool,
     fs: AbstractFileSystem | None,
     timeout: float,
+    on_arrival: Callable[[Downloaded], None] | None,
 ) -> Downloaded:
     try:
         with httpx.Client(timeout=timeout) as client, _follow(client, url, allow_private) as response:
@@ -113,8 +117,11 @@ def _once(
                         raise _too_large(size, max_bytes)
                     digest.update(chunk)
                     file.write(chunk)
-            media = response.headers.get("content-type")
-            return Downloaded(url, os.fspath(target), size, media, digest.hexdigest())
+                media = response.headers.get("content-type")
+                done = Downloaded(url, os.fspath(target), size, media, digest.hexdigest())
+                if on_arrival is not None:
+                    on_arrival(done)
+            return done
     except httpx.InvalidURL as error:
         raise _refused(url, f"it is not a URL ({error})") from error
     except httpx.HTTPError as error:
@@ -123,7 +130,11 @@ def _once(
 
 
 def _inline(
-    url: str, target: str | os.PathLike[str], max_bytes: int, fs: AbstractFileSystem | None
+    url: str,
+    target: str | os.PathLike[str],
+    max_bytes: int,
+    fs: AbstractFileSystem | None,
+    on_arrival: Callable[[Downloaded], None] | None,
 ) -> Downloaded:
     """The content of a ``data:`` URL into a file."""
     try:
@@ -134,9 +145,12 @@ def _inline(
         raise _refused(url[:60], f"it is not a data URL that can be read ({error})") from error
     if len(content) > max_bytes:
         raise _too_large(len(content), max_bytes)
+    done = Downloaded(url, os.fspath(target), len(content), media, hashlib.sha256(content).hexdigest())
     with _destination(target, fs) as file:
         file.write(content)
-    return Downloaded(url, os.fspath(target), len(content), media, hashlib.sha256(content).hexdigest())
+        if on_arrival is not None:
+            on_arrival(done)
+    return done
 
 
 @contextmanager

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +13,10 @@ import pandas as pd
 import pytest
 
 import aio_provider as aio
+from aio_provider.frames import rewriting
+from aio_provider.frames.download_records import RECORDS
 from aio_provider.frames.schema import RowResult, result_columns
+from tests.jobs.test_download import Handler, Host
 
 if TYPE_CHECKING:
     from aio_provider.sandbox import Sandbox
@@ -80,10 +87,196 @@ def test_names_from_a_column(aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
     frame = made()
     folder = tmp_path / "pictures"
     frame.aio.download(folder, names="sku", progress=False)
-    assert sorted(path.name for path in folder.iterdir()) == ["S_0.png", "S_1.png"]
-    with pytest.raises(FileExistsError, match="overwrite=True"):
-        aio.download(frame, folder, names="sku", progress=False)
-    aio.download(frame, folder, names="sku", overwrite=True, progress=False)
+    assert sorted(path.name for path in folder.iterdir()) == [RECORDS, "S_0.png", "S_1.png"]
+    aio.download(frame, tmp_path / "by-task", progress=False)
+    assert not (tmp_path / "by-task" / RECORDS).exists(), "such names need none"
+
+
+# -- the same download again, with names of its own
+
+
+class StallingHost(Host):
+    """A host that can leave one answer unfinished until whoever asked has gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.RequestHandlerClass = _StallingHandler
+        self.stalls = ""
+        self.stalled = threading.Event()
+
+
+class _StallingHandler(Handler):
+    server: StallingHost
+
+    def do_GET(self) -> None:
+        super().do_GET()
+        if self.path == self.server.stalls:
+            self.server.stalled.set()
+            self.connection.recv(1)
+
+
+@pytest.fixture
+def host() -> Iterator[StallingHost]:
+    with StallingHost() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def hosted(host: Host, *contents: bytes) -> pd.DataFrame:
+    """A frame with a result for each content; its tasks are t0, t1, …."""
+    for number, content in enumerate(contents):
+        host.answers[f"/{number}.png"] = (200, {}, content)
+    frame = with_urls(*(host.url(f"/{number}.png") for number in range(len(contents))))
+    return frame.assign(sku=[f"S{number}" for number in range(len(contents))])
+
+
+def asked(host: Host) -> list[str]:
+    """What was fetched since the last time."""
+    paths = sorted(path for path, _ in host.asked)
+    host.asked.clear()
+    return paths
+
+
+def fetch(frame: Any, folder: Path, **arguments: Any) -> Any:
+    return aio.download(frame, folder, names="sku", allow_private=True, progress=False, **arguments)
+
+
+def test_named_files_that_are_there_are_not_fetched_again(host: Host, tmp_path: Path) -> None:
+    frame, folder = hosted(host, b"zero", b"one", b"two"), tmp_path / "pictures"
+    del host.answers["/1.png"]
+    first = fetch(frame, folder)
+    assert first["aio_file_error"].notna().tolist() == [False, True, False]
+    host.answers["/1.png"] = (200, {}, b"one")
+    asked(host)
+    again = fetch(frame, folder)
+    assert asked(host) == ["/1.png"]
+    assert [Path(path).read_bytes() for path in again["aio_file"]] == [b"zero", b"one", b"two"]
+    assert again["aio_bytes"].tolist() == [4, 3, 3]
+    assert again["aio_sha256"][2] == [hashlib.sha256(b"two").hexdigest()]
+    pd.testing.assert_frame_equal(fetch(frame, folder), again)
+    assert asked(host) == []
+    Path(again["aio_file"][0]).unlink()
+    fetch(frame, folder)
+    assert asked(host) == ["/0.png"]
+    fetch(frame, folder, overwrite=True)
+    assert asked(host) == ["/0.png", "/1.png", "/2.png"]
+
+
+def test_named_files_of_others_are_refused_before_anything_is_fetched(host: Host, tmp_path: Path) -> None:
+    frame, folder = hosted(host, b"zero", b"one", b"two"), tmp_path / "pictures"
+    fetch(frame.head(1), folder)
+    mine = folder / "S2.png"
+    mine.write_bytes(b"two")  # the very same bytes, but nobody knows whose
+    asked(host)
+    with pytest.raises(
+        FileExistsError, match=rf"S2\.png' exists, and no record in {RECORDS}.*overwrite=True"
+    ):
+        fetch(frame, folder)
+    assert asked(host) == [] and not (folder / "S1.png").exists()
+    mine.unlink()
+    (folder / "S0.png").write_bytes(b"ZERO")
+    with pytest.raises(FileExistsError, match=r"S0\.png' exists, and it has been changed since"):
+        fetch(frame, folder)
+    (folder / "S0.png").write_bytes(b"zero")
+    with pytest.raises(FileExistsError, match=r"S0\.png' exists, and it is another row's.*of task t0\."):
+        fetch(frame.assign(aio_task_id=["t9", "t1", "t2"]), folder)
+    for damaged in (b"{", b"[]", b"{}"):
+        next((folder / RECORDS).iterdir()).write_bytes(damaged)
+        with pytest.raises(FileExistsError, match="no record"):
+            fetch(frame, folder)
+    assert asked(host) == []
+    assert [path.name for path in folder.iterdir() if path.suffix] == ["S0.png"]
+    fetch(frame, folder, overwrite=True)
+    assert asked(host) == ["/0.png", "/1.png", "/2.png"]
+    fetch(frame, folder)
+    assert asked(host) == []
+
+
+def test_named_files_of_results_without_a_task(tmp_path: Path) -> None:
+    """They are told apart by their URLs."""
+    frame = with_urls("data:image/png;base64,iVBORw0KGgo=").assign(sku="S", aio_task_id=None)
+    for _ in range(2):
+        assert fetch(frame, tmp_path)["aio_bytes"][0] == 8
+    other = with_urls("data:image/png;base64,iVBORw0KGgoA").assign(sku="S", aio_task_id=None)
+    with pytest.raises(FileExistsError, match="another row's result"):
+        fetch(other, tmp_path)
+
+
+def test_every_named_result_of_a_row(host: Host, tmp_path: Path) -> None:
+    frame = hosted(host, b"zero", b"one").head(1)
+    frame["aio_urls"] = [[host.url("/0.png"), host.url("/1.png")]]
+    first = fetch(frame, tmp_path)
+    assert [Path(path).name for path in first["aio_files"][0]] == ["S0-1.png", "S0-2.png"]
+    (tmp_path / "S0-2.png").unlink()
+    asked(host)
+    assert fetch(frame, tmp_path)["aio_bytes"][0] == 7
+    assert asked(host) == ["/1.png"]
+    (tmp_path / "S0-2.png").write_bytes(b"zero")
+    with pytest.raises(FileExistsError, match=r"S0-2\.png"):
+        fetch(frame, tmp_path)
+
+
+def test_a_named_file_from_an_address_that_was_asked_for(aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
+    """The row's own URL has expired, and the service's has another ending."""
+    frame = made(count=1)
+    frame["aio_urls"] = [[f"{aio_sandbox_env.origin}/files/expired-1.webp"]]
+    first = fetch(frame, tmp_path)
+    file = tmp_path / "S_0.png"
+    assert first["aio_bytes"][0] == file.stat().st_size
+    written = file.stat()
+    assert fetch(frame, tmp_path)["aio_sha256"][0] == first["aio_sha256"][0]
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
+    file.write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match=r"S_0\.png"):
+        fetch(frame, tmp_path)
+    assert file.read_bytes() == b"mine"
+
+
+def test_a_killed_download_goes_on(host: StallingHost, tmp_path: Path) -> None:
+    """Killed while its last file is on its way: what was there before is not fetched again."""
+    frame, folder = hosted(host, *(bytes([n]) * 1000 for n in range(6))), tmp_path / "pictures"
+    frame.to_parquet(tmp_path / "rows.parquet")
+    host.answers["/5.png"] = (200, {"Content-Length": "5000"}, b"the host never says more")
+    host.stalls = "/5.png"
+    script = (
+        "import sys, pandas as pd, aio_provider as aio\n"
+        "rows = pd.read_parquet(sys.argv[1])\n"
+        "aio.download(rows, sys.argv[2], names='sku', allow_private=True, concurrency=1, progress=False)"
+    )
+    run = subprocess.Popen([sys.executable, "-c", script, tmp_path / "rows.parquet", folder])
+    assert host.stalled.wait(60)
+    run.kill()
+    run.wait(60)
+    host.stalls, host.answers["/5.png"] = "", (200, {}, b"all of it")
+    assert len(asked(host)) == 6
+    out = fetch(frame, folder)
+    assert asked(host) == ["/5.png"] and out["aio_bytes"].tolist() == [1000] * 5 + [9]
+
+
+def test_a_streamed_download_with_names_goes_on(host: Host, tmp_path: Path, monkeypatch: Any) -> None:
+    """Also past its first rows, and whatever is in the way of its last ones is found before the first."""
+    monkeypatch.setattr(rewriting, "_ROWS", 2)
+    frame, folder = hosted(host, b"zero", b"one", b"two", b"three", b"four"), tmp_path / "pictures"
+    frame.to_parquet(tmp_path / "rows.parquet")
+    out = {"output": tmp_path / "files.parquet"}
+    folder.mkdir()
+    (folder / "S4.png").write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match=r"S4\.png"):
+        fetch(tmp_path / "rows.parquet", folder, **out)
+    assert asked(host) == [] and sorted(path.name for path in tmp_path.iterdir()) == [
+        "pictures",
+        "rows.parquet",
+    ]
+    (folder / "S4.png").unlink()
+    fetch(frame.head(3), folder)
+    asked(host)
+    for wanted in (["/3.png", "/4.png"], []):
+        done = fetch(tmp_path / "rows.parquet", folder, **out)
+        assert (done.rows, done.saved, done.failed, done.bytes) == (5, 5, 0, 19)
+        assert asked(host) == wanted
 
 
 @pytest.mark.parametrize(

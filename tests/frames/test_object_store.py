@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import aio_provider as aio
+from aio_provider.frames.download_records import RECORDS
 from aio_provider.frames.partfiles import MANIFEST
 from aio_provider.jobs.ledger import Ledger
 
@@ -137,10 +138,21 @@ def test_results_are_downloaded_to_objects_and_kept(aio_sandbox_env: Sandbox, bu
     out = aio.generate(frame().head(4), "image", prompt="caption", progress=False)
     saved = aio.download(out, f"{bucket}/pictures", names="sku", progress=False)
     assert saved["aio_file_error"].isna().all()
-    assert names(f"{bucket}/pictures") == [f"S{n:03d}.png" for n in range(4)]
     fs = fsspec.filesystem("s3")
+    assert sorted(fs.ls(f"{bucket}/pictures", detail=False)) == [
+        f"{bucket}/pictures/{name}".removeprefix("s3://")
+        for name in (RECORDS, *(f"S{n:03d}.png" for n in range(4)))
+    ]
     assert [fs.size(path) for path in saved["aio_file"]] == saved["aio_bytes"].tolist()
-    with pytest.raises(FileExistsError):
+    fs.rm_file(saved["aio_file"][1])
+    nowhere = [[f"{aio_sandbox_env.origin}/nothing/{n}.png"] for n in range(4)]
+    out["aio_urls"] = [urls if n == 1 else nowhere[n] for n, urls in enumerate(out["aio_urls"])]
+    polls = aio_sandbox_env.requests["poll"]
+    again = aio.download(out, f"{bucket}/pictures", names="sku", progress=False)
+    assert again["aio_sha256"].tolist() == saved["aio_sha256"].tolist()
+    assert fs.exists(saved["aio_file"][1]) and aio_sandbox_env.requests["poll"] == polls, "the rest was kept"
+    fs.pipe_file(saved["aio_file"][3], b"mine")
+    with pytest.raises(FileExistsError, match="has been changed since"):
         aio.download(out, f"{bucket}/pictures", names="sku", progress=False)
 
 

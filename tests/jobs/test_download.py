@@ -20,7 +20,7 @@ from aio_provider.api.errors import (
     TransportError,
 )
 from aio_provider.api.retries import RetryPolicy
-from aio_provider.jobs.download import download
+from aio_provider.jobs.download import Downloaded, download
 
 ONCE = RetryPolicy(attempts=1)
 DATA = b"0123456789" * 1000
@@ -30,7 +30,7 @@ class Host(ThreadingHTTPServer):
     """A result's host: says what it is told to, and remembers what it was asked."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", 0), Handler)
         self.answers: dict[str, tuple[int, dict[str, str], bytes]] = {}
         self.asked: list[tuple[str, dict[str, str]]] = []
 
@@ -38,7 +38,7 @@ class Host(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}{path}"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     server: Host
 
     def do_GET(self) -> None:
@@ -250,3 +250,21 @@ def test_the_digest_is_of_what_was_written(tmp_path: Path) -> None:
     done = download("data:text/plain;base64,aGVsbG8=", target)
     assert target.read_bytes() == b"hello"
     assert done.sha256 == hashlib.sha256(b"hello").hexdigest()
+
+
+def test_on_arrival_comes_before_the_file_has_its_place(host: Host, tmp_path: Path) -> None:
+    host.answers["/a"] = (200, {}, DATA)
+    target = tmp_path / "a.png"
+    told: list[tuple[Downloaded, bool]] = []
+
+    def refuse(_: Downloaded) -> None:
+        raise OSError("no room for a record")
+
+    for url, content in ((host.url("/a"), DATA), ("data:text/plain;base64,aGVsbG8=", b"hello")):
+        done = fetch(url, target, on_arrival=lambda one: told.append((one, target.exists())))
+        assert told.pop() == (done, False) and target.read_bytes() == content
+        assert done.sha256 == hashlib.sha256(content).hexdigest()
+        target.unlink()
+        with pytest.raises(OSError, match="no room for a record"):
+            fetch(url, target, on_arrival=refuse)
+        assert left(tmp_path) == []
