@@ -98,4 +98,6 @@ def _options(text: str) -> dict[str, Any]:
 def _text(path: Any) -> str:
     if isinstance(path, str):
         return path
-    return os.fspath(path) if isinstance(path, os.PathLike) else str(path)
+    # Airflow 2.11's paths are os.PathLike for now, and warn whoever takes them for it.
+    local = isinstance(path, os.PathLike) and not hasattr(path, "storage_options")
+    return os.fspath(path) if local else str(path)

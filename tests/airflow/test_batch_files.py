@@ -11,12 +11,16 @@ from typing import Any
 import pandas as pd
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
-from airflow.providers.common.compat.sdk import io as storage  # type: ignore[attr-defined]
 
 from aio_provider.links.aio import AioOutputLink
 from aio_provider.operators.aio import AioGenerateFromParquetOperator
 from aio_provider.operators.batch_files import airflow_storage, output_of, plain_url
 from aio_provider.sandbox import Sandbox
+
+try:
+    from airflow.sdk.io import attach
+except ImportError:  # Airflow 2.11
+    from airflow.io.store import attach  # type: ignore[no-redef]
 
 from .conftest import Instance, StateStore
 from .test_from_parquet import attempt
@@ -38,7 +42,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         key="key", secret=secrets.token_hex(8), client_kwargs={"endpoint_url": f"http://{host}:{port}"}
     )
     fs.makedirs("shop", exist_ok=True)
-    storage.attach("s3", conn_id="warehouse", fs=fs)
+    attach("s3", conn_id="warehouse", fs=fs)
     yield fs
     server.stop()
 
