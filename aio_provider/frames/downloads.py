@@ -293,8 +293,9 @@ def _rows(
             continue
         if stem is None and names is not None:
             raise ValueError(f"names: column {names!r} is null in row {frame.index[position]!r}.")
-        # a name is anybody's text: no folders, no dots at its start
-        safe = re.sub(r"[^\w.-]+", "_", str(stem or f"row-{position}")).lstrip(".")[:120] or f"row-{position}"
+        # a name is anybody's text: no folders, no dots at its start; where there is none, the URL gives one
+        other = f"result-{hashlib.sha256(urls[0].encode()).hexdigest()[:16]}"
+        safe = re.sub(r"[^\w.-]+", "_", str(stem or other)).lstrip(".")[:120] or other
         if names is not None and safe.casefold() in seen:
             raise ValueError(
                 f"names: {seen[safe.casefold()]!r} and {stem!r} would both be named {safe!r}; "

@@ -13,10 +13,12 @@ import ipaddress
 import os
 import secrets
 import socket
+import ssl
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import DataHandler, Request
@@ -107,7 +109,11 @@ def _once(
     on_arrival: Callable[[Downloaded], None] | None,
 ) -> Downloaded:
     try:
-        with httpx.Client(timeout=timeout) as client, _follow(client, url, allow_private) as response:
+        # One for each file: its connections are to addresses, and must not serve another host of the same.
+        with (
+            httpx.Client(timeout=timeout, verify=_authorities()) as client,
+            _follow(client, url, allow_private) as response,
+        ):
             _judge(response, max_bytes)
             with _destination(target, fs) as file:
                 size, digest = 0, hashlib.sha256()
@@ -127,6 +133,12 @@ def _once(
     except httpx.HTTPError as error:
         # The URL is left out: its query may be a signature.
         raise TransportError(f"download from {_host(url)}: {type(error).__name__}: {error}") from error
+
+
+@cache
+def _authorities() -> ssl.SSLContext:
+    """Whom to trust, read once: that takes longer than most files do."""
+    return httpx.create_ssl_context()
 
 
 def _inline(

@@ -205,6 +205,16 @@ def test_named_files_of_results_without_a_task(tmp_path: Path) -> None:
         fetch(other, tmp_path)
 
 
+def test_results_without_a_task_of_two_frames_in_one_folder(tmp_path: Path) -> None:
+    """Their files are named by their URLs: the second frame's are not taken for the first's."""
+    sums = []
+    for content in ("iVBORw0KGgo=", "iVBORw0KGgoA"):
+        frame = with_urls(f"data:image/png;base64,{content}").assign(aio_task_id=None)
+        sums.append(aio.download(frame, str(tmp_path), progress=False)["aio_sha256"][0])
+    assert sums[0] != sums[1]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_every_named_result_of_a_row(host: Host, tmp_path: Path) -> None:
     frame = hosted(host, b"zero", b"one").head(1)
     frame["aio_urls"] = [[host.url("/0.png"), host.url("/1.png")]]
