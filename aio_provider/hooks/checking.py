@@ -54,5 +54,5 @@ def _of_field(name: str, look: Callable[[str], str], url: str) -> str:
     try:
         return look(url)
     except ConfigurationError as error:
-        what = str(error).removeprefix("ledger: ")
+        what = str(error).removeprefix("ledger: ").removeprefix("limiter_url: ")
         raise ConfigurationError(f"{name} (extra field): {what}") from error

@@ -18,6 +18,7 @@ from aio_provider.jobs.ledger import migrations
 from aio_provider.jobs.ledger.explaining import explain
 from aio_provider.jobs.ledger.location import in_memory, locate, public
 from aio_provider.jobs.ledger.schema import SCHEMA_VERSION, jobs
+from aio_provider.jobs.shared_windows import open_redis
 
 #: how long to wait for a server or a lock, seconds
 _PATIENCE = 5
@@ -132,21 +133,11 @@ def _version(conn: Connection) -> str:
 
 
 def _look_at_redis(url: str) -> str:
-    try:
-        import redis
-    except ImportError as error:
-        raise ConfigurationError("redis:// needs its driver: pip install 'aio-provider[redis]'") from error
-    malformed = ConfigurationError(
-        "malformed URL: give redis://:password@host:6379/0 (percent-encode its special characters)"
-    )
-    try:
-        parts = urlsplit(url)
-        shown = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
-        client: Any = redis.Redis.from_url(url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE)
-    except ValueError:
-        raise malformed from None  # its message repeats a part of the URL
-    if "@" in f"{parts.path}{parts.query}{parts.fragment}":  # what looks like a host is half a password
-        raise malformed
+    client = open_redis(url, _PATIENCE)
+    import redis
+
+    parts = urlsplit(url)
+    shown = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
     try:
         with client:
             client.ping()

@@ -27,6 +27,7 @@ from sqlalchemy.engine import Connection, Engine
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
 from aio_provider.api.errors import ConfigurationError
+from aio_provider.jobs.ledger.location import locate
 from aio_provider.jobs.windows import minute_rate
 
 #: entries dated later than this were made before the clock was set back
@@ -202,23 +203,42 @@ class SqlWindow:
             yield conn
 
 
+def open_redis(url: str, seconds: float) -> Any:
+    """A client of Redis; it has not connected yet.
+
+    :param seconds: how long to wait for the server.
+    :raises ConfigurationError: no driver, or a malformed URL, of which the message says nothing.
+    """
+    try:
+        import redis
+    except ImportError as error:
+        raise ConfigurationError("redis:// needs its driver: pip install 'aio-provider[redis]'") from error
+    malformed = ConfigurationError(
+        "limiter_url: malformed URL: give redis://:password@host:6379/0, percent-encoded where it must be"
+    )
+    try:
+        parts = urlsplit(url)
+        client = redis.Redis.from_url(url, socket_timeout=seconds, socket_connect_timeout=seconds)
+    except ValueError:
+        raise malformed from None  # its message repeats a part of the URL
+    if "@" in f"{parts.path}{parts.query}{parts.fragment}":  # what looks like a host is half a password
+        raise malformed
+    return client
+
+
 class RedisWindow:
     """The count in Redis, by pyrate-limiter's own bucket, on Redis' clock.
 
     :param url: ``redis://…`` or ``rediss://…``.
-    :raises ConfigurationError: no driver, or no server.
+    :raises ConfigurationError: no driver, a malformed URL, or no server.
     """
 
     blocking = True
 
     def __init__(self, url: str, key_id: str, per_minute: float) -> None:
-        try:
-            import redis
-        except ImportError as error:
-            raise ConfigurationError(
-                "A redis:// limiter_url needs its driver: pip install 'aio-provider[redis]'."
-            ) from error
-        self._redis: Any = redis.Redis.from_url(url, socket_timeout=_BUSY_SECONDS)
+        self._redis = open_redis(url, _BUSY_SECONDS)
+        import redis
+
         self._jitter = 0.2 * 60.0 / per_minute
         self._name = f"aio:limiter:{key_id}"
         turns, self._rate = spacing_rate(per_minute), minute_rate(per_minute)
@@ -309,8 +329,11 @@ def shared_window(limiter_url: str | None, key_id: str, per_minute: float) -> Sq
     if scheme in ("redis", "rediss", "unix"):
         return RedisWindow(limiter_url, key_id, per_minute)
     if scheme in ("postgresql", "postgres"):
-        driver = urlsplit(limiter_url).scheme.partition("+")[2] or "psycopg2"
-        return SqlWindow(f"postgresql+{driver}:{limiter_url.partition(':')[2]}", key_id, per_minute)
+        try:
+            url = locate(limiter_url)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"limiter_url: {str(error).removeprefix('ledger: ')}") from None
+        return SqlWindow(url.render_as_string(hide_password=False), key_id, per_minute)
     if scheme in ("sqlite", "file"):
         path = limiter_url.partition("://")[2]
         Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -178,7 +178,11 @@ def test_no_place_for_the_file_is_no_reason_to_stop(
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://host/x", "nonsense", "redis://127.0.0.1:1/0", "postgresql://u:pw@127.0.0.1:1/d"]
+    "url",
+    [
+        *("ftp://host/x", "nonsense", "redis://127.0.0.1:1/0", "postgresql://u:pw@127.0.0.1:1/d"),
+        *("redis://u:12/pw@127.0.0.1:1/0", "redis://u:x@127.0.0.1:pw/0", "postgresql://u:x@127.0.0.1:pw/d"),
+    ],
 )
 def test_a_limiter_that_cannot_be_is_said_at_once(url: str, key: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
