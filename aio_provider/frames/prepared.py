@@ -89,18 +89,18 @@ class Prepared:
             view.settle(report)
             view.close()
         view.say(report.summary())
-        if self.run.over_limit:
+        if self.run.figures.over_limit:
             warnings.warn(
-                f"max_credits={in_digits(self.run.options.max_credits)}: {self.run.over_limit:,} of "
+                f"max_credits={in_digits(self.run.options.max_credits)}: {self.run.figures.over_limit:,} of "
                 f"{report.rows:,} rows were not submitted, since they might have gone past it. "
                 "Run again with more for the rest; what is done costs nothing again.",
                 CreditLimitWarning,
                 stacklevel=users_level(),
             )
-        if self.run.over_budget:
+        if self.run.figures.over_budget:
             warnings.warn(
-                f"{self.run.over_budget:,} of {report.rows:,} rows were not submitted. "
-                f"{self.run.budget_error}",
+                f"{self.run.figures.over_budget:,} of {report.rows:,} rows were not submitted. "
+                f"{self.run.figures.budget_error}",
                 CreditLimitWarning,
                 stacklevel=users_level(),
             )
@@ -121,11 +121,11 @@ class Prepared:
         view.say(f"Stopped by {cause}. {report.summary()}")
 
     def _raise_failures(self, out: pd.DataFrame | StreamResult) -> None:
-        if self.run.first_failure is None:
+        if self.run.figures.first_failure is None:
             return
-        row, first = self.run.first_failure
+        row, first = self.run.figures.first_failure
         error = RowsFailedError(
-            f"{self.run.failed:,} of {len(out):,} rows did not succeed; the first is row "
+            f"{self.run.figures.failed:,} of {len(out):,} rows did not succeed; the first is row "
             f"{self.rows.label(row)!r} ({first.status}): {(first.error or 'no reason given').rstrip('.')}. "
             f"{words.get().rest}"
         )

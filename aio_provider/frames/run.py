@@ -9,7 +9,6 @@ import asyncio
 import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
@@ -17,14 +16,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, cast
 
 from aio_provider.api.client import AsyncAioClient
+from aio_provider.frames.figures import Figures
 from aio_provider.frames.options import Options
 from aio_provider.frames.parts import STRETCH, Naming, Part, RowJob, recorded
 from aio_provider.frames.progress import View
 from aio_provider.frames.report import Report
 from aio_provider.frames.schema import RowResult
 from aio_provider.jobs.job import Job, Outcome, OutcomeStatus
-from aio_provider.jobs.ledger import ENDED, Entry, JobState, Ledger, LedgerError
-from aio_provider.jobs.outcomes import OVER_LIMIT
+from aio_provider.jobs.ledger import JobState, Ledger, LedgerError
 from aio_provider.jobs.pacing import rate_budget
 from aio_provider.jobs.polling import PollPlan, catalog_prior
 from aio_provider.jobs.runner import Progress, Runner
@@ -50,29 +49,17 @@ class Run:
         self.spec = spec
         self.options = options
         self.settings = settings
-        self.total = total
         self.run_id = options.run_id or uuid.uuid4().hex
         self.naming = Naming(spec, options, settings.base_url, self.run_id)
         #: parts that were begun and are not done, by number
         self.open: dict[int, Part] = {}
         #: the input has been read to its end
         self.ended = False
-        #: rows that need no job of the engine: without one, or with an end on record
-        self._apart = 0
+        #: held by the thread that names rows: a run that is cancelled does not wait for it
         self._reading = threading.Lock()
-        self.over_limit = 0  # rows left out for max_credits
-        self.over_budget = 0  # rows left out for a budget of the ledger, and what it said
-        self.budget_error = ""
+        self.figures = Figures(total)
         self._drift: list[str] = []
-        #: rows that failed, expired or are held; and the first of them
-        self.failed = 0
-        self.first_failure: tuple[int, RowResult] | None = None
-        self._statuses: Counter[str] = Counter()
-        self._spent = 0.0
-        self._reused = 0
-        self._saved = 0.0
-        #: for the view: rows by status so far, and the engine's own figures
-        self._live: Counter[str] = Counter()
+        #: the engine's own figures, for the view
         self._progress = Progress()
         #: jobs that this run has sent and whose end it was not told of
         self._sent: set[str] = set()
@@ -113,7 +100,7 @@ class Run:
                 self._room, self._turn = asyncio.Event(), asyncio.Lock()
                 self._loop = asyncio.get_running_loop()
                 await self._collect(self._runner(client, ledger), parts)
-            if self._spent:
+            if self.figures.spent:
                 self._drift = await asyncio.to_thread(ledger.drift_notes, self._began, self.settings.base_url)
         except BaseException:
             for part in self.open.values():
@@ -121,7 +108,8 @@ class Run:
             raise
         finally:
             ledger.close()
-            self.naming.close()
+            with self._reading:
+                self.naming.close()
 
     def _runner(self, client: AsyncAioClient, ledger: Ledger) -> Runner:
         options, settings = self.options, self.settings
@@ -147,38 +135,22 @@ class Run:
         self._loop.call_soon_threadsafe(self._skipped, note)
 
     def _skipped(self, note: PartNote) -> None:
-        self._statuses.update(note.statuses)
-        self._apart += note.rows
-        self._reused += note.statuses.get("succeeded", 0)
-        self._saved += note.credits
-        self._live.update(note.statuses)
+        self.figures.skipped(note)
         self._show()
 
     def report(self) -> Report:
         """The figures so far. Rows that were never reached are ``not_submitted``."""
-        statuses = self._statuses.copy()
-        for part in self.open.values():
-            statuses.update(part.statuses())
-        left = 0 if self.total is None else self.total - statuses.total()
-        if left > 0:
-            statuses["not_submitted"] += left
-        shared = [part.results[row] for part in self.open.values() for row in part.copies]
-        known = [result for result in shared if result is not None and result.status == "succeeded"]
-        return Report(
-            run_id=self.run_id,
-            kind=self.spec.kind,
-            rows=statuses.total(),
-            statuses=dict(statuses),
-            credits=self._spent,
-            reused=self._reused + len(known),
-            saved=self._saved + sum(result.credits or 0.0 for result in known),
+        return self.figures.report(
+            self.run_id,
+            self.spec.kind,
+            self.open.values(),
             seconds=time.monotonic() - self._started,
-            drift=tuple(self._drift),
+            drift=self._drift,
         )
 
     async def _collect(self, runner: Runner, parts: Iterable[Part]) -> None:
         jobs = self._jobs(iter(parts))
-        outcomes = cast("AsyncGenerator[Outcome, None]", runner.run(jobs, total=self._expected))
+        outcomes = cast("AsyncGenerator[Outcome, None]", runner.run(jobs, total=self.figures.expected))
         try:
             async with aclosing(outcomes):
                 async for outcome in outcomes:
@@ -208,9 +180,7 @@ class Run:
                 if jobs:
                     yield jobs
             part.fed = True
-            own = [result for row, result in enumerate(part.results) if row not in part.keys]
-            self._live.update(result.status for result in own if result is not None)
-            self._apart += len(own)
+            self.figures.without_job(part)
             self._show()
             if part.done:
                 await self._finish()
@@ -243,16 +213,8 @@ class Run:
     def _reuse(self, part: Part, ended: list[tuple[int, RowResult]]) -> None:
         for row, result in ended:
             part.settle(row, result)
-            self._live[result.status] += 1
-            if result.status == "succeeded":
-                self._reused += 1
-                self._saved += result.credits or 0.0
-        self._apart += len(ended)
+            self.figures.found(result)
         self._show()
-
-    def _expected(self) -> int | None:
-        """How many jobs the engine gets."""
-        return None if self.total is None else self.total - self._apart
 
     async def _finish(self) -> None:
         """Hand on the parts that have all their results."""
@@ -282,39 +244,16 @@ class Run:
     def close(self, part: Part) -> None:
         """Take a part into the figures and let go of it."""
         del self.open[part.number]
-        self._statuses.update(part.statuses())
-        for row in part.copies:
-            result = part.results[row]
-            if result is None:
-                continue
-            self._live[result.status] += 1
-            if result.status == "succeeded":
-                self._reused += 1
-                self._saved += result.credits or 0.0
-        for row, result in part.failures():
-            self.failed += 1
-            if self.first_failure is None or part.start + row < self.first_failure[0]:
-                self.first_failure = (part.start + row, result)
+        self.figures.closed(part)
 
     def _take(self, outcome: Outcome) -> Part:
         job = cast("RowJob", outcome.job)
         part = cast("Part", job.part)
         result = RowResult.of(outcome)
         part.take(job.row, result)
-        self._live[result.status] += 1
+        self.figures.took(outcome)
         if outcome.status not in (OutcomeStatus.PENDING, OutcomeStatus.NOT_SUBMITTED):
             self._sent.discard(job.key)
-        if outcome.error_type == "BudgetExceededError" and outcome.error:
-            if outcome.error.startswith(OVER_LIMIT):
-                self.over_limit += 1
-            else:
-                self.over_budget += 1
-                self.budget_error = outcome.error
-        if not outcome.reused:
-            self._spent += outcome.credits or 0.0
-        elif outcome.status is OutcomeStatus.SUCCEEDED:
-            self._reused += 1
-            self._saved += outcome.credits or 0.0
         self._show()
         if outcome.finished_at is not None and outcome.finished_at >= self._began:
             part.fresh.append(job.row)
@@ -331,9 +270,9 @@ class Run:
         self._shown = now
         progress = self._progress
         self._view.update(
-            self._live,
-            reused=self._reused,
-            credits=self._spent,
+            self.figures.live,
+            reused=self.figures.reused,
+            credits=self.figures.spent,
             in_flight=progress.in_flight,
             eta_seconds=progress.eta_seconds,
         )
@@ -359,14 +298,4 @@ class Run:
             entries = self._ledger.get(part.wanting())
             part.look_up(entries)
             for key in entries.keys() & set(part.keys.values()):
-                self._settled(entries[key])
-
-    def _settled(self, entry: Entry) -> None:
-        """Count a job whose end is on record and was not told to us: this run has paid for what it sent."""
-        if entry.state not in ENDED:
-            return
-        if entry.key in self._sent:
-            self._spent += entry.credits or 0.0
-        elif entry.state is JobState.SUCCEEDED:
-            self._reused += 1
-            self._saved += entry.credits or 0.0
+                self.figures.settled(entries[key], sent=key in self._sent)
