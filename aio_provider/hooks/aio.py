@@ -12,13 +12,13 @@ from weakref import WeakKeyDictionary
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from aio_provider.api.client import AioClient, AsyncAioClient
 from aio_provider.api.errors import TaskTimeoutError
 from aio_provider.hooks import metrics
 from aio_provider.hooks.connection import read_connection, unknown_extras
 from aio_provider.hooks.sending import send_in_turn
 
 if TYPE_CHECKING:
+    from aio_provider.api.client import AioClient, AsyncAioClient
     from aio_provider.api.requests import GenerationRequest
     from aio_provider.api.tasks import ChatCompletion, Task
     from aio_provider.jobs.budget import Estimate
@@ -75,11 +75,11 @@ class AioHook(BaseHook):
 
         :raises ConfigurationError: the connection cannot be used.
         """
-        return AioClient(**client_arguments(self.settings))
+        return open_client(self.settings)
 
     async def get_async_conn(self) -> AsyncAioClient:
         """A new asynchronous client; close it, or use it as an asynchronous context manager."""
-        return AsyncAioClient(**client_arguments(await self.aget_settings()))
+        return open_async_client(await self.aget_settings())
 
     async def submit(
         self, request: GenerationRequest, *, intend: Callable[[], None], release: Callable[[], None]
@@ -87,7 +87,7 @@ class AioHook(BaseHook):
         """Submit one generation in its turn; see :func:`aio_provider.hooks.sending.send_in_turn`."""
         settings = await self.aget_settings()
         with budget_of(settings) as budget:
-            async with AsyncAioClient(**client_arguments(settings), retry=None) as client:
+            async with open_async_client(settings, retry=None) as client:
                 return await send_in_turn(
                     lambda: client.submit(request), budget, intend=intend, release=release, refused=_refused
                 )
@@ -98,7 +98,7 @@ class AioHook(BaseHook):
         """Ask a chat model in its turn; otherwise as :meth:`submit`."""
         settings = await self.aget_settings()
         with budget_of(settings) as budget:
-            async with AsyncAioClient(**client_arguments(settings), retry=None) as client:
+            async with open_async_client(settings, retry=None) as client:
                 return await send_in_turn(
                     lambda: client.chat(request), budget, intend=intend, release=release, refused=_refused
                 )
@@ -138,9 +138,10 @@ class AioHook(BaseHook):
 
     async def _last_look(self, aio_task_id: str) -> Task:
         """At a task whose deadline passed while nobody looked: the triggerer was down, not the service."""
+        await asyncio.to_thread(_warm_up)
         settings = await _looked_up_once(self)
         with budget_of(settings) as budget:
-            async with AsyncAioClient(**client_arguments(settings)) as client, budget.request():
+            async with open_async_client(settings) as client, budget.request():
                 task = await client.get_task(aio_task_id)
         if not task.done:
             raise TaskTimeoutError(
@@ -266,6 +267,7 @@ def _warm_up() -> None:
     import aio_provider.jobs.poller
     import aio_provider.jobs.polling
     import aio_provider.jobs.shared_windows  # noqa: F401
+    from aio_provider.api.client import AsyncAioClient
 
     AsyncAioClient("aio_warm_up", "http://127.0.0.1/api/v1")  # loads its transport; connects to nothing
 
@@ -292,13 +294,13 @@ def poller_of(settings: Settings, budget: RateBudget) -> Poller:
     from aio_provider.jobs.poller import Poller
     from aio_provider.jobs.polling import PollPlan, catalog_prior
 
-    client = AsyncAioClient(**client_arguments(settings), retry=None)
+    client = open_async_client(settings, retry=None)
     plan = PollPlan(catalog_prior(settings.latency_scale))
     return Poller(client, budget, plan, not_found_grace=NOT_FOUND_GRACE, observer=metrics.of_poller)
 
 
 def _ask_service(settings: Settings) -> str:
-    with AioClient(**client_arguments(settings)) as client:
+    with open_client(settings) as client:
         client.check()
         return f"The key works at {client.base_url}. Nothing was spent"
 
@@ -307,8 +309,21 @@ def _refused() -> None:
     metrics.refused("submit")
 
 
-def client_arguments(settings: Settings) -> dict[str, Any]:
-    """Arguments of a client for these settings."""
+def open_client(settings: Settings, **options: Any) -> AioClient:
+    """A client for these settings. Loaded here: whoever only reads a DAG needs none."""
+    from aio_provider.api.client import AioClient
+
+    return AioClient(**_client_arguments(settings), **options)
+
+
+def open_async_client(settings: Settings, **options: Any) -> AsyncAioClient:
+    """The same for an event loop."""
+    from aio_provider.api.client import AsyncAioClient
+
+    return AsyncAioClient(**_client_arguments(settings), **options)
+
+
+def _client_arguments(settings: Settings) -> dict[str, Any]:
     return {
         "api_key": settings.api_key,
         "base_url": settings.base_url,

@@ -11,10 +11,9 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from aio_provider.api.amounts import in_credits
-from aio_provider.api.client import AsyncAioClient
 from aio_provider.api.errors import AioError, BudgetExceededError, RateLimitError
 from aio_provider.hooks import metrics
-from aio_provider.hooks.aio import AioHook, budget_of, client_arguments
+from aio_provider.hooks.aio import AioHook, budget_of, open_async_client
 from aio_provider.jobs.budget import CreditLimit
 from aio_provider.jobs.flights import MINUTE, Flight, Tally, wave_size
 from aio_provider.jobs.job import DEADLINES
@@ -182,7 +181,7 @@ class BatchRun:
         limit.reserved = sum(flight.reserved for flight, _ in state.flights.values())
         with budget_of(settings, spaced=False) as budget:
             async with (
-                AsyncAioClient(**client_arguments(settings), retry=None) as client,
+                open_async_client(settings, retry=None) as client,
                 AsyncLedger(self.ledger) as ledger,
             ):
                 waves = Waves(

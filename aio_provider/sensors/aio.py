@@ -16,9 +16,8 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
-from aio_provider.api.client import AioClient
 from aio_provider.api.errors import AioError
-from aio_provider.hooks.aio import AioHook, client_arguments
+from aio_provider.hooks.aio import AioHook, open_client
 from aio_provider.hooks.results import result_of
 from aio_provider.links.aio import AioTaskLink, no_links_yet
 from aio_provider.triggers.aio import AioTaskTrigger
@@ -94,7 +93,7 @@ class AioTaskSensor(BaseSensorOperator):
         """Ask once."""
         try:
             # One request a poke: what passes is asked for by the next one.
-            with AioClient(**client_arguments(self.hook.settings), retry=None) as client:
+            with open_client(self.hook.settings, retry=None) as client:
                 task = client.get_task(self.aio_task_id)
         except AioError as error:
             event = event_of_error(error)
