@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
+from aio_provider.api.prices import price
 from aio_provider.frames.report import Report
 from aio_provider.jobs.job import OutcomeStatus
 from aio_provider.jobs.ledger import ENDED, Entry, JobState
@@ -40,6 +41,8 @@ class Figures:
         #: rows that failed, expired or are held; and the first of them
         self.failed = 0
         self.first_failure: tuple[int, RowResult] | None = None
+        #: credits that jobs of this run without an end are likely to cost, by key
+        self._in_flight: dict[str, float] = {}
         #: rows of parts that are done, by status
         self._statuses: Counter[str] = Counter()
         #: rows that need no job of the engine: without one, or with an end on record
@@ -81,15 +84,20 @@ class Figures:
                 self.budget_error = outcome.error
         if not outcome.reused:
             self.spent += outcome.credits or 0.0
+            if outcome.status is OutcomeStatus.PENDING:
+                self._in_flight[outcome.key] = price(outcome.job.request).likely or 0.0
         elif outcome.status is OutcomeStatus.SUCCEEDED:
             self._reuse(outcome.credits)
 
     def settled(self, entry: Entry, *, sent: bool) -> None:
-        """The record has the end of a job that the engine did not tell of.
+        """What the record has of a job whose end the engine did not tell.
 
-        :param sent: by this run, which has paid for it.
+        :param sent: by this run, which pays for it.
         """
+        self._in_flight.pop(entry.key, None)
         if entry.state not in ENDED:
+            if sent and entry.state is JobState.ACCEPTED:
+                self._in_flight[entry.key] = entry.estimate_likely or 0.0
             return
         if sent:
             self.spent += entry.credits or 0.0
@@ -135,6 +143,7 @@ class Figures:
             reused=self.reused + len(known),
             saved=self.saved + sum(result.credits or 0.0 for result in known),
             seconds=seconds,
+            in_flight=sum(self._in_flight.values()),
             drift=tuple(drift),
         )
 

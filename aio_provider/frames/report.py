@@ -21,6 +21,8 @@ class Report:
     reused: int
     saved: float
     seconds: float
+    #: credits that pending rows of this run will likely have cost; the run that collects them pays nothing
+    in_flight: float = 0.0
     #: models whose charges were not what was estimated: prices change
     drift: tuple[str, ...] = ()
 
@@ -43,7 +45,8 @@ class Report:
         ]
         if self.reused:
             parts.append(f"{self.reused:,} reused (saved {in_credits(self.saved)})")
-        parts.append(f"{in_credits(self.credits)} spent")
+        more = f" and about {in_credits(self.in_flight)} in flight" if self.in_flight else ""
+        parts.append(f"{in_credits(self.credits)} spent{more}")
         lines = [f"{self.kind}: {', '.join(parts)}, in {clock(self.seconds)}."]
         if count.get("unknown"):
             lines.append(
@@ -65,4 +68,5 @@ class Report:
             "credits": self.credits,
             "reused": self.reused,
             "saved_credits": self.saved,
+            "in_flight_credits": self.in_flight,
         }

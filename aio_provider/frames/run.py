@@ -290,9 +290,8 @@ class Run:
             with self._reading:
                 for _ in self._feeding:
                     pass  # each notes the row of its key
-        with suppress(
-            LedgerError
-        ):  # the ledger being lost may be what stopped the run: then no more is known
+        # The ledger being lost may be what stopped the run: then no more is known.
+        with suppress(LedgerError):
             part.take_times(self._ledger.endings(part.keys[row] for row in part.fresh))
             part.copy_within()
             entries = self._ledger.get(part.wanting())

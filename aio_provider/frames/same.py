@@ -21,7 +21,7 @@ _SHOWN: Final = {
     "part_rows": ("max_rows_per_part", True),
     "partition_by": ("partition_by", True),
     "run": ("reuse or run_id", False),
-    "input": ("the input", False),
+    "input": ("the input's name", False),
 }
 
 

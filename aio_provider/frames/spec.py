@@ -76,7 +76,10 @@ class RequestSpec:
     def describe(self) -> dict[str, Any]:
         """A JSON form of the call: two calls that would send different requests differ in it."""
         fields = {name: nested_description(value) for name, value in sorted(self.fields.items())}
-        return {"kind": self.kind, "model": nested_description(self.model), "fields": fields}
+        model = self.model
+        if model is None and self.kind != "custom":  # the same requests as with the usual model named
+            model = load_catalog().endpoint(self.kind).default_model
+        return {"kind": self.kind, "model": nested_description(model), "fields": fields}
 
     def check_columns(self, available: Sequence[Hashable]) -> None:
         """Make sure that every column exists.

@@ -465,6 +465,7 @@ def test_ctrl_c_keeps_its_type_carries_the_frame_and_loses_nothing(
     watcher.join()
     out = caught.value.frame  # type: ignore[attr-defined]
     assert statuses(out) == ["pending"] * 2
+    assert out.attrs["aio"]["in_flight_credits"] == aio_sandbox_env.submissions[0].credits * 2 == 10
     assert set(out["aio_task_id"]) == {sent.task_id for sent in aio_sandbox_env.submissions}
     assert statuses(pd.read_parquet(path)) == ["pending"] * 2
     with Ledger.open() as ledger:
@@ -615,7 +616,7 @@ def test_the_summary_says_what_to_do_about_rows_without_an_end(
 ) -> None:
     aio.generate(frame(2), "image", prompt="caption", deadline=0.5)
     summary = capsys.readouterr().err.splitlines()[-1]
-    assert "1 pending, 1 unknown" in summary
+    assert "1 pending, 1 unknown, 0 credits spent and about 5 credits in flight" in summary
     assert "`aio ledger show`" in summary
     assert "the same call again collects it, and pays nothing" in summary
 

@@ -114,7 +114,7 @@ def test_rows_that_all_failed_are_replaced(aio_sandbox_env: Sandbox, source: Pat
     [
         ({"prompt": "other"}, "It differs in prompt."),
         ({"prompt": aio.template("no secret {other}"), "params": {"seed": 1}}, "It differs in prompt, seed."),
-        ({"model": "flux-2"}, "It differs in model (none there, 'flux-2' here)."),
+        ({"model": "imagen-4"}, "It differs in model ('flux-2' there, 'imagen-4' here)."),
         ({"max_rows_per_part": 5}, "It differs in max_rows_per_part (10000 there, 5 here)."),
         ({"prefix": "x_"}, "It differs in prefix ('aio_' there, 'x_' here)."),
         ({"reuse": "run", "run_id": "r"}, "It differs in reuse or run_id."),
@@ -137,20 +137,22 @@ def test_the_input_and_the_service_too_and_no_prompt_is_kept(
     secret = aio.template("a secret thought about {caption}")
     stream(source, tmp_path / "out", prompt=secret)
     ROWS.to_parquet(tmp_path / "more.parquet")
-    with pytest.raises(FileExistsError, match=r"differs in the input\."):
+    with pytest.raises(FileExistsError, match=r"differs in the input's name\."):
         stream(tmp_path / "more.parquet", tmp_path / "out", prompt=secret)
     with pytest.raises(
         FileExistsError, match=r"differs in base_url \('http://127\.0\.0\.1:\d+/api/v1' there"
     ):
         stream(source, tmp_path / "out", prompt=secret, base_url=closed_port())
+    again = stream(source, tmp_path / "out", prompt=secret, model="flux-2")
+    assert again.report.reused == len(ROWS), "the usual model, named"
     assert "secret" not in (tmp_path / "out" / MANIFEST).read_text()
     aio.generate(ROWS, "image", prompt=secret, output=tmp_path / "mem.parquet", progress=False)
-    with pytest.raises(FileExistsError, match=r"differs in model .*, the input\."):
+    with pytest.raises(FileExistsError, match=r"differs in model .*, the input's name\."):
         aio.generate(
             ROWS.head(1),
             "image",
             prompt=secret,
-            model="flux-2",
+            model="imagen-4",
             output=tmp_path / "mem.parquet",
             progress=False,
         )
