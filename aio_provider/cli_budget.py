@@ -57,7 +57,7 @@ def set_(credits: float, ledger: str | None, month: str | None, without_end: boo
     aio budget set 20000 --team ads --without-end
     """  # noqa: D301 - click's own mark for a paragraph to leave alone
     scope, value = _scope(given)
-    with opened(ledger) as book:
+    with opened(ledger, new=True) as book:
         made = book.set_budget(scope, value, credits=credits, month=_month(month, without_end))
         click.echo(f"{_sentence(made)}: {_standing(book.budget_use(made))}")
         _warn_of_one_machine(book)

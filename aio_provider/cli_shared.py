@@ -35,11 +35,18 @@ def many(count: int, thing: str) -> str:
 
 
 @contextmanager
-def opened(target: str | None) -> Iterator[Ledger]:
-    """The ledger of a command; what a user can mend becomes one line and exit code 1."""
+def opened(target: str | None, *, new: bool = False) -> Iterator[Ledger]:
+    """The ledger of a command; what a user can mend becomes one line and exit code 1.
+
+    :param target: as the user named it; ``None``: his usual one, which may not have been begun yet.
+    :param new: one that he names is made where there is none.
+    """
     from aio_provider.jobs.ledger import Ledger
+    from aio_provider.jobs.ledger.location import require
 
     try:
+        if target is not None and not new:
+            require(target)
         with Ledger.open(target) as ledger:
             yield ledger
     except BrokenPipeError:  # `… | head` has seen enough: click ends quietly

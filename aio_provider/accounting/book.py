@@ -18,7 +18,7 @@ from aio_provider.api.amounts import in_credits
 from aio_provider.api.errors import ConfigurationError
 from aio_provider.jobs.ledger import Ledger, LedgerUnavailableError
 from aio_provider.jobs.ledger.archive import partial_of
-from aio_provider.jobs.ledger.location import in_memory, locate, public
+from aio_provider.jobs.ledger.location import require
 from aio_provider.jobs.ledger.schema import archives
 
 _BATCH = 10_000
@@ -36,12 +36,7 @@ def opened(ledger: Ledger | str | Path | None) -> Iterator[Ledger]:
         return
     if ledger is not None and not isinstance(ledger, (str, Path)):
         raise ConfigurationError(f"ledger must be a path, a URL or a Ledger, not {type(ledger).__name__}.")
-    url = locate(ledger)
-    if url.get_backend_name() == "sqlite" and not in_memory(url) and not Path(str(url.database)).is_file():
-        raise ConfigurationError(
-            f"There is no ledger at {public(url)}: nothing has been run with it yet, or it is elsewhere "
-            "(give its path or URL, or set AIO_LEDGER)."
-        )
+    require(ledger)
     with Ledger.open(ledger) as book:
         yield book
 

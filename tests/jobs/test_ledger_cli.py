@@ -179,6 +179,14 @@ def test_a_ledger_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
     assert "is a directory" in said
 
 
+@pytest.mark.parametrize("command", [["show"], ["resume"], ["prune", "--older-than=1d", "--to=x", "-y"]])
+def test_a_ledger_that_is_not_there_is_not_made(tmp_path: Path, command: list[str]) -> None:
+    missing = tmp_path / "mistyped.sqlite"
+    said = aio(*command, "--ledger", str(missing), code=1).output
+    assert f"There is no ledger at sqlite:///{missing}" in said
+    assert not missing.exists()
+
+
 def test_resume_collects_what_is_in_flight(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from aio_provider.api.client import AioClient
 

@@ -63,6 +63,19 @@ def locate(target: str | Path | None) -> URL:
     return url
 
 
+def require(target: str | Path | None) -> None:
+    """Make sure that there is a ledger to read: whoever only looks makes none.
+
+    :raises ConfigurationError: there is no such file.
+    """
+    url = locate(target)
+    if url.get_backend_name() == "sqlite" and not in_memory(url) and not Path(str(url.database)).exists():
+        raise ConfigurationError(
+            f"There is no ledger at {public(url)}: nothing has been run with it yet, or it is elsewhere "
+            "(give its path or URL, or set AIO_LEDGER)."
+        )
+
+
 def in_memory(url: URL) -> bool:
     """Whether this SQLite database has no file."""
     return url.database in (None, "", ":memory:")
