@@ -164,12 +164,8 @@ class BatchRun:
             parts.append(f"{tally.left_out:,} left out")
         parts.append(f"{len(state.flights):,} in flight")
         parts.append(f"{in_credits(tally.credits)} so far")
-        per_minute = self.hook.settings.requests_per_minute
-        if total is not None and per_minute and state.stopped is None:
-            to_send = total - tally.done - tally.unknown - tally.left_out - len(state.flights)
-            requests = 2 * max(to_send, 0)
-            if seconds := (requests + len(state.flights)) / per_minute * MINUTE:
-                parts.append(f"about {_duration(seconds)} left")
+        if (seconds := self._left()) > 0:
+            parts.append(f"about {_duration(seconds)} left")
         return f"Wave {state.waves}: {', '.join(parts)}."
 
     # -- inside
@@ -211,14 +207,32 @@ class BatchRun:
         state.spent = limit.spent
         return wave
 
-    def _latency(self) -> float:
+    def _latency(self, model: str | None = None) -> float:
         """Seconds that a task is likely to take, by the catalog."""
         if self.kind == "chat":  # answered at once: nothing is polled, and no request kept back for it
             return math.inf
         from aio_provider.api.catalog import load_catalog
 
-        latency = load_catalog().latency(self.kind, None)
+        latency = load_catalog().latency(self.kind, model)
         return (latency.min + latency.max) / 2 * self.hook.settings.latency_scale
+
+    def _left(self) -> float:
+        """Seconds that the rest is likely to take: by the rate limit, and not less than the youngest task.
+
+        Rows that have nothing to do are in the total and in no tally: whether any are left, ``more`` tells.
+        """
+        state, tally, total = self.state, self.state.tally, self.batch.total
+        per_minute = self.hook.settings.requests_per_minute
+        if total is None or not per_minute or state.stopped is not None:
+            return 0.0
+        flights = [flight for flight, _ in state.flights.values()]
+        to_send = total - tally.done - tally.unknown - tally.left_out - len(flights)
+        requests = len(flights) + (2 * max(to_send, 0) if state.more or state.again else 0)
+        seconds = requests / per_minute * MINUTE
+        if flights and self.kind != "chat":
+            youngest = max(flights, key=lambda flight: flight.submitted_at)
+            seconds = max(seconds, youngest.submitted_at + self._latency(youngest.model) - time.time())
+        return seconds
 
     def _until(self, submitted_at: float) -> float:
         patience = self.patience or DEADLINES.get(self.kind, DEADLINES["custom"])
