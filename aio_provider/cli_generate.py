@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import warnings
 from collections.abc import Callable, Iterator
@@ -60,6 +59,11 @@ def mapping_options(command: F) -> F:
             metavar="CHARACTER",
             callback=lambda _, __, value: value and value.replace("\\t", "\t"),
             help="Of CSV files, such as ';' or '\\t'; a comma by default.",
+        ),
+        click.option(
+            "--dtype",
+            type=click.Choice(["str"]),
+            help="Of CSV files: str reads every column as text; by default plain numbers are numbers.",
         ),
         click.option("--max-credits", type=float, help="Submit nothing that could go past so many credits."),
         click.option("--retry-failed", is_flag=True, help="Pay again for rows that failed before."),
@@ -246,16 +250,11 @@ def _pairs(option: str, values: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 def _check_spelling(kind: str, fields: dict[str, Any]) -> None:
     """A field that is one letter off would be sent, and paid for, without its effect."""
-    from aio_provider.frames.spec import known_fields
+    from aio_provider.frames.spelling import near_miss
 
-    known = ["model", *known_fields(kind)]
-    for name in fields:
-        near = [] if name in known else difflib.get_close_matches(name, known, 1, cutoff=0.8)
-        if near and near[0] not in fields:
-            raise click.BadParameter(
-                f"{name!r} is no known field of {kind}: did you mean {near[0]!r}? "
-                "With --as-written it is sent all the same."
-            )
+    missed = near_miss(kind, fields)
+    if missed is not None:
+        raise click.BadParameter(f"{missed.message} With --as-written it is sent all the same.")
 
 
 def _message(error: Exception) -> str:

@@ -66,6 +66,21 @@ def open_ledger(
     return ledger
 
 
+def check_spelling(kind: str, request_params: object) -> None:
+    """A field that is nearly a known one would be sent with every row, and paid for, without its effect.
+
+    :raises AirflowFailException: there is one.
+    """
+    from aio_provider.frames.spelling import near_miss
+
+    missed = near_miss(kind, request_params) if isinstance(request_params, Mapping) else None
+    if missed is not None:
+        raise AirflowFailException(
+            f"Nothing was sent. request_params: {missed.message} With as_written=True it is sent all the "
+            "same."
+        )
+
+
 def open_batch(input_path: Any, kind: str, *, output_path: str, fields: Any, **arguments: Any) -> Batch:
     """The call over these rows, checked; nothing has been sent when it fails.
 
