@@ -38,6 +38,9 @@ class Batch:
     :param labels: kept with each job in the ledger.
     :param max_rows_per_part: rows of one part.
     :param partition_by: columns whose values name folders below ``output``.
+    :param owner: who calls, where that one does one call at a time. Until the output is written it is
+        claimed: another call is refused, but for one of the same owner. A claim lasts a day, and each
+        :class:`Batch` of the call renews it.
     :raises InvalidRequestError, ConfigurationError, TypeError: an argument that cannot be.
     :raises ValueError: an input that is damaged, has no rows, or files with different columns.
     :raises OSError: an input that cannot be read, or an output that cannot be written or is another call's.
@@ -63,11 +66,12 @@ class Batch:
         overwrite_columns: bool = False,
         max_rows_per_part: int | None = None,
         partition_by: str | list[str] | None = None,
+        owner: str = "",
         **fields: str | Expression,
     ) -> None:
         if reuse == "never" and not run_id:
             raise ConfigurationError('reuse="never" needs run_id=...: it is what sets these jobs apart.')
-        given = {name: value for name, value in locals().items() if name != "self"}
+        given = {name: value for name, value in locals().items() if name not in ("self", "owner")}
         self._stream = open_stream({**given, "run_id": run_id or None})
         if not self._stream.scan.repeatable:
             raise ConfigurationError("A batch reads its source more than once; an iterator can be read once.")
@@ -76,7 +80,11 @@ class Batch:
         self.kind = self._stream.spec.kind
         #: rows of the input
         self.total: int | None = self._stream.scan.total
-        self._stream.prepare(base_url, overwrite=overwrite)
+        self._stream.prepare(base_url, overwrite=overwrite, owner=owner)
+
+    def release(self) -> None:
+        """Nothing was sent and nothing will be: leave the output as it was, for any call."""
+        self._stream.target.discard()
 
     def jobs(self) -> Iterator[Job]:
         """A job for each row that has something to do, in the order of the rows; the same ones each time."""

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from aio_provider.api.errors import ConfigurationError
+from aio_provider.frames.claims import CLAIM, Claim, standing, take
 from aio_provider.frames.parts import Part
 from aio_provider.frames.places import is_local, locate, write_whole
 from aio_provider.frames.same import is_paid, refusal
@@ -78,7 +79,13 @@ class PartFiles:
         self._made: set[str] = set()
 
     def prepare(
-        self, call: str, *, overwrite: bool, room: int = 0, about: Mapping[str, Any] | None = None
+        self,
+        call: str,
+        *,
+        overwrite: bool,
+        room: int = 0,
+        about: Mapping[str, Any] | None = None,
+        claim: Claim | None = None,
     ) -> None:
         """Make sure, before anything is spent, that the result can be written here, and begin it.
 
@@ -86,15 +93,15 @@ class PartFiles:
         :param overwrite: take the place of another call's result. Files of others are never touched.
         :param room: bytes that will be needed, about.
         :param about: a description of the call, kept beside its fingerprint.
-        :raises FileExistsError: there are files that are not this call's, and something in them is paid for.
+        :param claim: keep other calls away from now on, while nothing is written yet.
+        :raises FileExistsError: there are files that are not this call's, and something in them is paid for;
+            or another call has claimed the place.
         :raises OSError: the place cannot be written, or has too little room.
         """
         self._call, self._about = call, dict(about or {})
         found = self._look(overwrite)
-        if found is not None and found.get("call") == call:
-            self.notes = {note["number"]: PartNote(**note) for note in found.get("parts", ())}
-        else:
-            self._before = found
+        if not overwrite:
+            self._refuse(standing(self.fs, self.root, claim or Claim(call)))
         if is_local(self.fs):
             parent = Path(self.root).parent
             if not parent.is_dir():
@@ -105,6 +112,17 @@ class PartFiles:
         try:
             self._made_root = not self.fs.exists(self.root)
             self.fs.makedirs(self.root, exist_ok=True)
+            other = None if claim is None else take(self.fs, self.root, claim, overwrite=overwrite)
+        except OSError as error:
+            raise type(error)(f"{self._said} cannot be written: {error}") from error
+        self._refuse(other)
+        if claim is not None:
+            found = self._look_again(overwrite)
+        if found is not None and found.get("call") == call:
+            self.notes = {note["number"]: PartNote(**note) for note in found.get("parts", ())}
+        else:
+            self._before = found
+        try:
             self.save({}, complete=False)
         except OSError as error:
             raise type(error)(f"{self._said} cannot be written: {error}") from error
@@ -132,6 +150,18 @@ class PartFiles:
         if found is not None and others and not overwrite and _is_paid(found):
             raise FileExistsError(refusal(self._called, found.get("about"), self._about))
         return found
+
+    def _look_again(self, overwrite: bool) -> dict[str, Any] | None:
+        """Whoever had claimed it may have ended between the first look and this call's claim."""
+        try:
+            return self._look(overwrite)
+        except FileExistsError:
+            self._remove([CLAIM])
+            raise
+
+    def _refuse(self, other: Claim | None) -> None:
+        if other is not None:
+            raise FileExistsError(refusal(self._called, other.about, self._about, until=other.until))
 
     def write(self, part: Part, table: pa.Table, digest: str) -> PartNote:
         """Write a part's files, then say so in the manifest."""
@@ -187,6 +217,7 @@ class PartFiles:
         """The input has ended after ``count`` parts: drop what an earlier, longer one left."""
         self.notes = {number: note for number, note in self.notes.items() if number < count}
         self.save(totals, complete=True)
+        self._remove([CLAIM])
         ours = {file["path"] for note in self.notes.values() for file in note.files}
         self._remove([name for name in self._names() if _OURS.search(name) and name not in ours])
 
@@ -208,10 +239,10 @@ class PartFiles:
             self.remove()
         elif self._before is not None and _is_paid(self._before):
             kept = {file["path"] for part in self._before["parts"] for file in part["files"]}
-            self._remove([name for name in written if name not in kept])
+            self._remove([CLAIM, *(name for name in written if name not in kept)])
             write_whole(self.fs, f"{self.root}/{MANIFEST}", json.dumps(self._before).encode())
         else:
-            self._remove([*(name for name in self._names() if _OURS.search(name)), MANIFEST])
+            self._remove([*(name for name in self._names() if _OURS.search(name)), MANIFEST, CLAIM])
 
     def open(self, number: int) -> Any:
         """The one file of a part that is not partitioned, to be read."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from aio_provider.frames.words import words
@@ -20,7 +21,7 @@ _SHOWN: Final = {
     "prefix": ("prefix", True),
     "part_rows": ("max_rows_per_part", True),
     "partition_by": ("partition_by", True),
-    "run": ("reuse or run_id", False),
+    "run": ("", False),  # what else it is told by depends on who speaks
     "input": ("the input's name", False),
 }
 
@@ -43,6 +44,7 @@ def differences(there: object, here: Mapping[str, Any] | None) -> str:
     found = []
     for name, (title, shown) in _SHOWN.items():
         old, new = there.get(name), here.get(name)
+        title = title or words.get().run
         if old != new:
             found.append(f"{title} ({_value(old)} there, {_value(new)} here)" if shown else title)
     old_fields, new_fields = there.get("fields") or {}, here["fields"]
@@ -51,12 +53,26 @@ def differences(there: object, here: Mapping[str, Any] | None) -> str:
     return f" It differs in {', '.join(found)}." if found else ""
 
 
-def refusal(output: str, there: object, here: Mapping[str, Any] | None, *, begins: str = "") -> str:
-    """The message about an output that is another call's."""
+def refusal(
+    output: str,
+    there: object,
+    here: Mapping[str, Any] | None,
+    *,
+    begins: str = "",
+    until: float | None = None,
+) -> str:
+    """The message about an output that is another call's.
+
+    :param until: seconds since 1970: until then it is claimed by a call that has not written it yet.
+    """
+    claimed = ""
+    if until is not None:
+        end = datetime.fromtimestamp(until, tz=UTC)
+        claimed = f", which is under way, or was stopped (its claim ends {end:%Y-%m-%d %H:%M} UTC)"
     return (
-        f"{words.get().argument('output', output)} {begins}holds the result of another call."
-        f"{differences(there, here)} Pass {words.get().argument('overwrite', True)} to replace it, "
-        "or give another name."
+        f"{words.get().argument('output', output)} {begins}holds the result of another call{claimed}."
+        f"{differences(there, here)} Pass {words.get().argument('overwrite', True)} to replace it"
+        f"{words.get().replacing}, or give another name."
     )
 
 

@@ -67,13 +67,15 @@ class Stream:
         """
         return hashlib.sha256(json.dumps(self._shape(base_url), sort_keys=True).encode()).hexdigest()
 
-    def prepare(self, base_url: str, *, overwrite: bool) -> None:
+    def prepare(self, base_url: str, *, overwrite: bool, owner: str | None = None) -> None:
         """Make sure that the output can be written, and begin it: the last step before rows are sent.
 
+        :param owner: who claims it, see :meth:`~aio_provider.frames.target.Target.prepare`.
         :raises FileExistsError: something else is there.
         :raises OSError: the place cannot be written, or has too little room.
         """
-        self.target.prepare(self.call(base_url), overwrite=overwrite, about=about(self._shape(base_url)))
+        told = about(self._shape(base_url))
+        self.target.prepare(self.call(base_url), overwrite=overwrite, about=told, owner=owner)
 
     def _shape(self, base_url: str) -> dict[str, Any]:
         options = self.options

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from aio_provider.frames.claims import LASTS, Claim
 from aio_provider.frames.output import METADATA_KEY, Output
 from aio_provider.frames.partfiles import PartFiles, PartNote, check_partitions, room_for
 from aio_provider.frames.parts import Part
@@ -64,11 +66,20 @@ class Target:
         """The columns whose values name folders."""
         return self.files.partition_by
 
-    def prepare(self, call: str, *, overwrite: bool, about: Mapping[str, Any] | None = None) -> None:
+    def prepare(
+        self,
+        call: str,
+        *,
+        overwrite: bool,
+        about: Mapping[str, Any] | None = None,
+        owner: str | None = None,
+    ) -> None:
         """Make sure, before anything is spent, that the result can be written, and begin it.
 
         :param about: a description of the call, kept beside its fingerprint.
-        :raises FileExistsError: something else is there.
+        :param owner: claim the output for this one, or for nobody in particular (``""``): other calls are
+            kept away while no row is written yet, for a day or until it is prepared again. ``None``: not.
+        :raises FileExistsError: something else is there, or another call has claimed the output.
         :raises OSError: the place cannot be written, or has too little room.
         """
         self._call, self._about = call, dict(about or {})
@@ -78,7 +89,14 @@ class Target:
             if note is not None and note.get("call") == call:
                 self._old = {part["number"]: PartNote(**part) for part in note.get("parts", ())}
             room *= 2  # the parts, and the file that is made of them
-        self.files.prepare(call, overwrite=overwrite, room=room, about=about)
+        claim = None if owner is None else Claim(call, owner, self._about, time.time() + LASTS)
+        self.files.prepare(call, overwrite=overwrite, room=room, about=about, claim=claim)
+        if self.file is not None and claim is not None:
+            try:  # whoever had claimed it may have ended since the look above
+                self.file.present(call, overwrite=overwrite, about=about)
+            except FileExistsError:
+                self.files.discard()
+                raise
 
     def known(self, number: int) -> PartNote | None:
         """What is there of a part, finished or not."""

@@ -20,6 +20,8 @@ class Words:
     :param other_format: what to do for a result that is no Parquet file.
     :param other_input: what to do for an input of a kind that is not read.
     :param rest: where the rows are once a call has failed.
+    :param run: what sets two runs of the same call apart.
+    :param replacing: what it means to replace an output.
     """
 
     argument: Callable[[str, object], str]
@@ -31,6 +33,8 @@ class Words:
     other_format: str
     other_input: str
     rest: str
+    run: str = "reuse or run_id"
+    replacing: str = ""
 
 
 def _option(name: str, value: object) -> str:
@@ -74,6 +78,8 @@ OPERATOR = Words(
     other_format="A task after this one can convert it.",
     other_input="For another kind, convert it in a task before this one.",
     rest="All rows are in output_path.",
+    run="the DAG run (or the task) that writes it, or reuse",
+    replacing=" (its rows are sent and paid for again, unless reuse='always' finds their results)",
 )
 
 

@@ -17,7 +17,8 @@ from aio_provider.hooks.results import openlineage, tell_assets
 from aio_provider.links.aio import AioOutputLink, AioTaskLink, no_links_yet
 from aio_provider.operators.arguments import at_least_zero, one_of, positive_seconds
 from aio_provider.operators.base import DEFERRAL_MARGIN
-from aio_provider.operators.batch_checks import count_or_share, open_batch, open_ledger
+from aio_provider.operators.batch_checks import check_spelling, count_or_share, open_batch, open_ledger
+from aio_provider.operators.batch_claims import give_up_unless_paid, refuse_one_file_for_all, with_advice
 from aio_provider.operators.batch_files import airflow_storage, output_of, plain_url
 from aio_provider.operators.recording import BudgetCallback, labels_of, place_of
 from aio_provider.triggers.batch import AioBatchTrigger
@@ -87,12 +88,14 @@ class AioGenerateFromParquetOperator(BaseOperator):
     :param on_unknown: what to do about rows that may have been charged: ``"hold"`` them until someone has
         looked, or ``"resubmit"`` them, which may pay twice.
     :param reuse: whose results may stand for a row's. ``"run"``: those of earlier attempts of this task
-        instance. ``"always"``: of any earlier call that asked for the same (needs ``ledger_url``).
+        instance; another DAG run pays again. ``"always"``: of any earlier call that asked for the same (needs
+        ``ledger_url``).
     :param deadline: how long to wait for a task, from its submission on (seconds or a timedelta); by kind as
         for the other operators.
     :param deferrable: wait in the triggerer (default), or on the worker with the same engine.
     :param partition_by: columns whose values name folders below ``output_path`` (templated).
-    :param overwrite: replace an output that is another call's.
+    :param overwrite: replace an output that is another call's, or that another call has claimed.
+    :param as_written: send a field of ``request_params`` that looks like a misspelling all the same.
     :param aio_conn_id: connection id.
     :param team: whose credits these are; by default the ``team`` of the connection's extra field.
     """
@@ -138,6 +141,7 @@ class AioGenerateFromParquetOperator(BaseOperator):
         deferrable: bool = True,
         partition_by: str | list[str] | None = None,
         overwrite: bool = False,
+        as_written: bool = False,
         aio_conn_id: str = AioHook.default_conn_name,
         team: str | None = None,
         **kwargs: Any,
@@ -166,6 +170,7 @@ class AioGenerateFromParquetOperator(BaseOperator):
         self.deferrable = deferrable
         self.partition_by = partition_by
         self.overwrite = overwrite
+        self.as_written = as_written
         self.aio_conn_id = aio_conn_id
         self.team = team
         #: ``None`` while a wave is sent
@@ -239,42 +244,54 @@ class AioGenerateFromParquetOperator(BaseOperator):
 
     def _advance(self, run: BatchRun) -> AioBatchTrigger | None:
         from aio_provider.jobs.ledger import LedgerError
-        from aio_provider.operators.batch_run import sentence
 
         try:
             return run.advance()
         except LedgerError:
             raise
-        except (AuthenticationError, ConfigurationError) as error:
-            raise AirflowFailException(
+        except AioError as error:
+            give_up_unless_paid(run)
+            raise self._what_now(error) from error
+
+    def _what_now(self, error: AioError) -> AirflowException:
+        from aio_provider.operators.batch_run import sentence
+
+        if isinstance(error, AuthenticationError | ConfigurationError):
+            return AirflowFailException(
                 f"{sentence(error)} Nothing more was sent; what is in flight stays on record: mend the "
                 f"connection {self.aio_conn_id!r} and clear this task."
-            ) from error
-        except AioError as error:
-            raise AirflowException(
-                f"{sentence(error)} What is in flight stays on record; a retry goes on, and pays "
-                "nothing twice."
-            ) from error
+            )
+        return AirflowException(
+            f"{sentence(error)} What is in flight stays on record; a retry goes on, and pays nothing twice."
+        )
 
     def _batch(self, context: Context) -> Batch:
-        run_id = "" if self.reuse == "always" else "\0".join(map(str, place_of(context).values()))
-        return open_batch(
-            self.input_path,
-            self.kind,
-            output_path=self._output(context["ti"]),
-            fields=self.fields,
-            model=self.model,
-            params=self.request_params,
-            key=self.key,
-            encoding=self.encoding,
-            delimiter=self.delimiter,
-            reuse=self.reuse,
-            run_id=run_id,
-            base_url=self.hook.settings.base_url,
-            labels=labels_of(context, self.hook),
-            overwrite=self.overwrite,
-            partition_by=self.partition_by,
-        )
+        place = "\0".join(map(str, place_of(context).values()))
+        map_index = place_of(context)["map_index"]
+        refuse_one_file_for_all(self, map_index)
+        if not self.as_written:
+            check_spelling(self.kind, self.request_params)
+        try:
+            return open_batch(
+                self.input_path,
+                self.kind,
+                output_path=self._output(context["ti"]),
+                fields=self.fields,
+                model=self.model,
+                params=self.request_params,
+                key=self.key,
+                encoding=self.encoding,
+                delimiter=self.delimiter,
+                reuse=self.reuse,
+                run_id="" if self.reuse == "always" else place,
+                base_url=self.hook.settings.base_url,
+                labels=labels_of(context, self.hook),
+                overwrite=self.overwrite,
+                partition_by=self.partition_by,
+                owner=place,
+            )
+        except AirflowFailException as error:
+            raise with_advice(error, map_index) from error.__cause__
 
     def _batch_run(
         self, context: Context, batch: Batch, ledger: Ledger, state: State, *, first: bool
