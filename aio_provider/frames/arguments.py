@@ -88,8 +88,8 @@ def check_settings(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_csv(given: Mapping[str, Any]) -> Csv:
-    """How CSV files are written: the arguments ``encoding`` and ``delimiter``."""
-    encoding, delimiter = given.get("encoding"), given.get("delimiter")
+    """How CSV files are written and read: the arguments ``encoding``, ``delimiter`` and ``dtype``."""
+    encoding, delimiter, dtype = given.get("encoding"), given.get("delimiter"), given.get("dtype")
     check_type("encoding", encoding, str, none=True)
     check_type("delimiter", delimiter, str, none=True)
     if encoding is not None:
@@ -101,7 +101,13 @@ def check_csv(given: Mapping[str, Any]) -> Csv:
     if delimiter is not None and len(delimiter) != 1:
         said = words.get().argument("delimiter", delimiter)
         raise ConfigurationError(f"{said}: it must be one character, such as ';' or a tab.")
-    return Csv(encoding or "utf-8", delimiter or ",")
+    if dtype is str:
+        dtype = "str"
+    check_type("dtype", dtype, str, none=True)
+    if dtype not in (None, "str"):
+        said = words.get().argument("dtype", dtype)
+        raise ConfigurationError(f"{said}: it must be 'str', which reads every column as text, or left out.")
+    return Csv(encoding or "utf-8", delimiter or ",", dtype)
 
 
 def check_type(name: str, value: object, kind: type, *, none: bool = False) -> None:

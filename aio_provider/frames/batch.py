@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from aio_provider.api.errors import ConfigurationError
 from aio_provider.frames.columns import Expression, plain
@@ -57,6 +57,7 @@ class Batch:
         key: Hashable | None = None,
         encoding: str | None = None,
         delimiter: str | None = None,
+        dtype: Literal["str"] | type[str] | None = None,
         reuse: Reuse = "always",
         run_id: str = "",
         base_url: str,

@@ -38,6 +38,7 @@ def generate(
     key: Hashable | None = None,
     encoding: str | None = None,
     delimiter: str | None = None,
+    dtype: Literal["str"] | type[str] | None = None,
     output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     partition_by: str | Sequence[str] | None = None,
@@ -87,6 +88,8 @@ def generate(
         variations; with it, rows with the same key and the same content share one paid job.
     :param encoding: of CSV files; utf-8 by default.
     :param delimiter: of CSV files; a comma by default.
+    :param dtype: of the columns of CSV files: ``"str"`` (or ``str``) reads them all as text; by default a
+        column of plain numbers is numbers.
     :param output: write the result here as Parquet (path or fsspec URL): a ``.parquet`` file, or a folder of
         parts (it ends in ``/``, exists, or has no suffix). Every file appears whole. What is there is refused
         unless it is this same call's (a re-run, which completes it).

@@ -142,6 +142,7 @@ def estimate(
     max_credits: float | None = None,
     encoding: str | None = None,
     delimiter: str | None = None,
+    dtype: Literal["str"] | type[str] | None = None,
     base_url: str | None = None,
     ledger: str | os.PathLike[str] | None = None,
     **fields: Any,
@@ -161,7 +162,7 @@ def estimate(
     spec = make_spec(
         kind, model=model, params=params, fields={name: v for name, v in fields.items() if name not in others}
     )
-    rows = _Rows.of(source, check_csv({"encoding": encoding, "delimiter": delimiter}))
+    rows = _Rows.of(source, check_csv({"encoding": encoding, "delimiter": delimiter, "dtype": dtype}))
     spec.check_columns(list(rows.columns))
     given = {
         "key": key,

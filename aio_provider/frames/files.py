@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import PurePath
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Literal
 
 import fsspec
-import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 from fsspec.core import has_magic
@@ -36,10 +35,12 @@ Read = tuple[pa.Schema, int, Callable[[], Iterator[pa.Table]]]
 
 @dataclass(frozen=True)
 class Csv:
-    """How CSV files are written, where that is not as usual."""
+    """How CSV files are written, and read, where that is not as usual."""
 
     encoding: str = "utf-8"
     delimiter: str = ","
+    #: ``"str"``: every column is text
+    dtype: Literal["str"] | None = None
 
 
 AS_USUAL: Final = Csv()
@@ -51,7 +52,7 @@ class Files:
 
     :param root: the folder they were found in, whose ``key=value`` names are columns.
     :param identity: what was asked for, in one spelling.
-    :param csv: how CSV files are written.
+    :param csv: how CSV files are written and read.
     """
 
     name: str
@@ -141,9 +142,9 @@ def find_files(sources: Sequence[str | os.PathLike[str]], csv: Csv = AS_USUAL) -
 
 
 def check_csv(csv: Csv, kind: str, name: str) -> None:
-    """Raise ``ValueError`` where an encoding or a delimiter was given for files that have none."""
+    """Raise ``ValueError`` where it was said how CSV is written or read, of files that are none."""
     if csv != AS_USUAL and kind != "CSV":
-        raise ValueError(f"{name}: encoding and delimiter are for CSV files, and this is {kind}.")
+        raise ValueError(f"{name}: encoding, delimiter and dtype are for CSV files, and this is {kind}.")
 
 
 def _expand(fs: Any, url: str, path: str) -> tuple[list[str], str | None]:
@@ -185,64 +186,6 @@ def file_error(path: str, kind: str, error: Exception) -> Exception:
 
 
 # -- text files ------------------------------------------------------------------------------------------
-
-
-def read_csv(files: Files) -> Read:
-    """CSV files: a first pass finds what each column holds in all of them, so that no stretch guesses anew.
-
-    A column is of whole numbers, of numbers, of true and false, or else of text as it is written.
-    """
-    kinds: dict[str, str] = {}
-    total = 0
-    for path in files.paths:
-        names: list[str] = []
-        for chunk in _csv_chunks(files, path, None):
-            names = [str(name) for name in chunk.columns]
-            total += len(chunk)
-            for name in names:
-                kinds[name] = _wider(kinds.get(name), chunk[name])
-        if names and set(names) != set(kinds):
-            odd = sorted(set(names) ^ set(kinds))[0]
-            raise ValueError(
-                f"{path!r}: column {odd!r} is not in all files of {files.name}. Nothing was sent."
-            )
-    kinds = {name: kind or "string" for name, kind in kinds.items()}
-    schema = pa.schema([pa.field(name, _ARROW[kind]) for name, kind in kinds.items()])
-
-    def batches() -> Iterator[pa.Table]:
-        for path in files.paths:
-            for chunk in _csv_chunks(files, path, kinds):
-                yield pa.Table.from_pandas(chunk[list(kinds)], schema=schema, preserve_index=False)
-
-    return schema, total, batches
-
-
-_ARROW = {"int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_(), "string": pa.string()}
-
-
-def _wider(known: str | None, column: pd.Series[Any]) -> str:
-    """The kind that holds both; ``""`` while a column has shown nothing but nulls."""
-    kind = str(column.dtype) if str(column.dtype) in _ARROW else "string"
-    if column.isna().all():
-        return known if known is not None and known != "int64" else "float64" if known else ""
-    if known in (None, kind):
-        return kind
-    if known == "":
-        return "float64" if kind == "int64" else kind if kind == "float64" else "string"
-    return "float64" if {known, kind} == {"int64", "float64"} else "string"
-
-
-def _csv_chunks(files: Files, path: str, kinds: dict[str, str] | None) -> Iterator[pd.DataFrame]:
-    try:
-        with files.fs.open(path, "rb") as file:
-            dtype: Any = None if kinds is None else kinds
-            csv = files.csv
-            with pd.read_csv(
-                file, chunksize=_ROWS, dtype=dtype, sep=csv.delimiter, encoding=csv.encoding
-            ) as reader:
-                yield from reader
-    except (ValueError, OSError) as error:
-        raise file_error(path, "CSV", error) from error
 
 
 def read_json_lines(files: Files) -> Read:

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from aio_provider.frames.files import AS_USUAL, Csv, Files, file_error, find_files, read_csv, read_json_lines
+from aio_provider.frames.csvfiles import read_csv
+from aio_provider.frames.files import AS_USUAL, Csv, Files, file_error, find_files, read_json_lines
 
 #: rows read from a file at once
 _ROWS = 5_000
@@ -79,7 +80,7 @@ def open_scan(source: Source | Any, csv: Csv = AS_USUAL) -> Scan:
 
     :param source: the path, glob, folder or fsspec URL of Parquet, CSV or JSON-lines files (or several of
         them), a ``pyarrow.dataset.Dataset``, or an iterator of tables, record batches or DataFrames.
-    :param csv: how CSV files are written.
+    :param csv: how CSV files are written and read.
     :raises TypeError: something else.
     :raises FileNotFoundError, PermissionError: no such file, or it may not be read.
     :raises ValueError: a damaged file, files with different columns or kinds, columns that are not unique, or

@@ -10,7 +10,8 @@ import fsspec
 import pandas as pd
 import pyarrow as pa
 
-from aio_provider.frames.files import AS_USUAL, Csv, check_csv, file_error, is_several, json_records, kind_of
+from aio_provider.frames.csvfiles import read_frame
+from aio_provider.frames.files import AS_USUAL, Csv, check_csv, find_files, is_several, json_records, kind_of
 from aio_provider.frames.scan import open_scan
 
 #: rows read at once
@@ -22,7 +23,7 @@ def read_source(source: Any, csv: Csv = AS_USUAL) -> pd.DataFrame:
 
     :param source: a DataFrame (returned as it is), the path or fsspec URL of a ``.parquet``, ``.csv`` or
         ``.jsonl`` file, or anything else that :func:`~.scan.open_scan` takes.
-    :param csv: how a CSV file is written.
+    :param csv: how a CSV file is written and read.
     :raises TypeError: neither; the message says how to convert what was given.
     :raises ValueError: an unknown kind of file, one that cannot be read as what its name says, or columns
         that are not flat or not unique.
@@ -56,18 +57,16 @@ def _read_file(path: str | bytes, csv: Csv) -> pd.DataFrame:
         raise TypeError("The path is bytes; give it as text.")
     what = kind_of(path)
     check_csv(csv, what, repr(path))
+    if what == "CSV":
+        return read_frame(find_files([path], csv))
     try:
         with fsspec.open(path, "rb") as file:
-            if what == "CSV":
-                return pd.read_csv(file, sep=csv.delimiter, encoding=csv.encoding)
             return _READERS[what](file)
     except OSError as error:
         # pyarrow reports a broken file as an OSError too; one with an errno is about the path
         if error.errno is None and not isinstance(error, FileNotFoundError | PermissionError):
             raise ValueError(f"{path!r} cannot be read as {what}: {error}") from error
         raise
-    except UnicodeDecodeError as error:
-        raise file_error(path, what, error) from error
     except (ValueError, pa.ArrowException) as error:
         raise ValueError(f"{path!r} cannot be read as {what}: {error}") from error
 

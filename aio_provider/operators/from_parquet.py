@@ -74,6 +74,8 @@ class AioGenerateFromParquetOperator(BaseOperator):
     :param key: a column whose values name the rows' jobs; by default their content does.
     :param encoding: of CSV files; utf-8 by default (templated).
     :param delimiter: of CSV files; a comma by default (templated).
+    :param dtype: ``"str"`` reads all columns of CSV files as text; by default plain numbers are numbers
+        (templated).
     :param max_credits: what this task instance may spend, over all its attempts. Rows that would go past it
         are not submitted, with a warning.
     :param on_budget_event: called when this task brings a budget of the ledger to 80 or 100 percent: a
@@ -110,6 +112,7 @@ class AioGenerateFromParquetOperator(BaseOperator):
         "key",
         "encoding",
         "delimiter",
+        "dtype",
         "partition_by",
         "aio_conn_id",
         "team",
@@ -130,6 +133,7 @@ class AioGenerateFromParquetOperator(BaseOperator):
         key: str | None = None,
         encoding: str | None = None,
         delimiter: str | None = None,
+        dtype: str | type[str] | None = None,
         max_credits: float | None = None,
         on_budget_event: BudgetCallback | Sequence[BudgetCallback] | None = None,
         max_failures: float | None = None,
@@ -159,6 +163,7 @@ class AioGenerateFromParquetOperator(BaseOperator):
         self.key = key
         self.encoding = encoding
         self.delimiter = delimiter
+        self.dtype = "str" if dtype is str else dtype  # Airflow calls what can be called in these fields
         self.max_credits = at_least_zero("max_credits", max_credits)
         self.on_budget_event = on_budget_event
         self.max_failures = count_or_share(max_failures)
@@ -282,6 +287,7 @@ class AioGenerateFromParquetOperator(BaseOperator):
                 key=self.key,
                 encoding=self.encoding,
                 delimiter=self.delimiter,
+                dtype=self.dtype,
                 reuse=self.reuse,
                 run_id="" if self.reuse == "always" else place,
                 base_url=self.hook.settings.base_url,

@@ -386,6 +386,25 @@ def test_a_csv_file_in_its_own_way(
     assert output(tmp_path)["price"].tolist() == [5, 7]
 
 
+def test_the_columns_of_a_csv_file_as_text(
+    make: Make, instance: Instance, aio_sandbox_env: Sandbox, tmp_path: Path
+) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("sku,price\n007,1.50\n7,NA\n")
+    read = {"input_path": str(path), "fields": {"prompt": "{sku} for {price}"}, "dtype": "{{ params.dtype }}"}
+    for dtype, says in [("int", "dtype='int': it must be 'str'"), ("", "dtype='': it must be 'str'")]:
+        operator = make(**read, params={"dtype": dtype})
+        operator.render_template_fields({"params": dict(operator.params)})
+        with pytest.raises(AirflowFailException, match=rf"Nothing was sent.*{says}"):
+            operator.execute(instance.context(operator))
+    assert aio_sandbox_env.requests == {}
+    for dtype in ("{{ params.dtype }}", str):  # the same call twice
+        operator = make(**{**read, "dtype": dtype}, params={"dtype": "str"})
+        operator.render_template_fields({"params": dict(operator.params)})
+        assert attempt(operator, instance.context(operator))["succeeded"] == 2
+    assert prompts(aio_sandbox_env) == Counter(["007 for 1.50", "7 for NA"])
+
+
 def test_an_output_of_another_call(
     make: Make, instance: Instance, aio_sandbox_env: Sandbox, tmp_path: Path
 ) -> None:

@@ -129,13 +129,18 @@ def test_how_a_csv_file_is_written_must_make_sense(semicolons: Path, tmp_path: P
     for arguments, says in [
         ({"encoding": "utf-9"}, "no such encoding"),
         ({"delimiter": ";;"}, "one character"),
+        ({"dtype": "int"}, "dtype='int': it must be 'str'"),
     ]:
         with pytest.raises(aio.ConfigurationError, match=says):
             generate(semicolons, **arguments)
+    for dtype in ({"sku": "str"}, int):
+        with pytest.raises(TypeError, match=f"dtype must be str, not {type(dtype).__name__}"):
+            generate(semicolons, dtype=dtype)
     ROWS.to_parquet(tmp_path / "in.parquet")
     for to in ({}, {"output": tmp_path / "out"}):
-        with pytest.raises(ValueError, match="for CSV files, and this is Parquet"):
-            generate(tmp_path / "in.parquet", delimiter=";", **to)
+        for arguments in ({"delimiter": ";"}, {"dtype": "str"}):
+            with pytest.raises(ValueError, match="dtype are for CSV files, and this is Parquet"):
+                generate(tmp_path / "in.parquet", **arguments, **to)
 
 
 # -- the command

@@ -460,6 +460,7 @@ def test_a_batch_reads_csv_as_the_call_does(aio_sandbox_env: Sandbox, tmp_path: 
         ({"encoding": "utf-9"}, aio.ConfigurationError, "encoding='utf-9': no such encoding"),
         ({"delimiter": ";;"}, aio.ConfigurationError, "delimiter=';;': it must be one character"),
         ({"delimiter": 5}, TypeError, "delimiter must be str, not int"),
+        ({"dtype": "object"}, aio.ConfigurationError, "dtype='object': it must be 'str'"),
         ({"encoding": None}, ValueError, r"not written in utf-8 \(byte 0xfc\).*encoding='cp1252'"),
         ({"delimiter": None}, aio.InvalidRequestError, "read the CSV file with delimiter=';'"),
     ]:
