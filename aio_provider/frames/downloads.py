@@ -113,7 +113,8 @@ def download(  # type: ignore[misc]  # the arguments are those below, for each o
         return _with_files(source, fetched, prefix)
     rewriting = Rewriting(source, output, [where, names, prefix], overwrite=overwrite)
     target = _Target(where, settings, max_bytes, allow_private, named=names is not None)
-    seen: dict[str, object] = {}
+    #: by name in the folder, whose it is: the value and the row
+    seen: dict[str, tuple[object, object]] = {}
     if names is not None and not overwrite:
         for frame in rewriting.frames():
             target.look(list(_rows(frame, names, prefix, seen)), concurrency)
@@ -270,7 +271,7 @@ class _Target:
 
 
 def _rows(
-    frame: pd.DataFrame, names: Hashable | None, prefix: str, seen: dict[str, object]
+    frame: pd.DataFrame, names: Hashable | None, prefix: str, seen: dict[str, tuple[object, object]]
 ) -> Iterator[_Row]:
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(
@@ -288,21 +289,24 @@ def _rows(
     stems = ids if names is None else [plain(value) for value in frame[names].tolist()]
     for position, (cell, task_id, stem) in enumerate(zip(frame[f"{prefix}urls"], ids, stems, strict=True)):
         urls = tuple(plain(cell) or ())
+        label = plain(frame.index[position])
         if not urls:
             yield _Row(position, "", (), None, ending)
             continue
         if stem is None and names is not None:
-            raise ValueError(f"names: column {names!r} is null in row {frame.index[position]!r}.")
+            raise ValueError(f"names: column {names!r} is null in row {label!r}.")
         # a name is anybody's text: no folders, no dots at its start; where there is none, the URL gives one
         other = f"result-{hashlib.sha256(urls[0].encode()).hexdigest()[:16]}"
         safe = re.sub(r"[^\w.-]+", "_", str(stem or other)).lstrip(".")[:120] or other
         if names is not None and safe.casefold() in seen:
+            other_stem, other_label = seen[safe.casefold()]
             raise ValueError(
-                f"names: {seen[safe.casefold()]!r} and {stem!r} would both be named {safe!r}; "
+                f"names: row {other_label!r} ({other_stem!r}) and row {label!r} ({stem!r}) would both be "
+                f"named {safe!r}; "
                 "names must differ, in more than the case of letters."
             )
         if names is not None:
-            seen[safe.casefold()] = stem
+            seen[safe.casefold()] = stem, label
         yield _Row(position, safe, urls, task_id, ending)
 
 

@@ -40,7 +40,8 @@ class Downloads:
     """What a streamed download came to.
 
     :param output: the Parquet file with the rows.
-    :param rows: of the source; ``saved`` have their files, ``failed`` have an error; the rest had no result.
+    :param rows: of the source; ``saved`` have their files, fetched now or before; ``failed`` have an error;
+        the rest had no result.
     :param bytes: of all files together.
     """
 
@@ -56,7 +57,7 @@ class Rewriting:
 
     :param source: the result of a streamed call, or its path, glob or URL.
     :param output: the file.
-    :param what: what else makes two of these the same.
+    :param what: what else makes two of these the same; the folder first.
     :raises ConfigurationError: no output.
     :raises FileExistsError: the output is there and not this same download's.
     """
@@ -70,8 +71,10 @@ class Rewriting:
         overwrite: bool,
     ) -> None:
         if output is None:
+            given = "result" if isinstance(source, StreamResult) else repr(os.fspath(source))
             raise ConfigurationError(
-                'output: not given; the rows of a file go with their files to another, output="….parquet".'
+                "output: not given. The result of a streamed download is a table that is written to a file "
+                f'of its own: aio.download({given}, {what[0]!r}, output="with-files.parquet").'
             )
         self._kind = source.report.kind if isinstance(source, StreamResult) else ""
         self._scan = open_scan(source.dataset() if isinstance(source, StreamResult) else source)
@@ -91,9 +94,13 @@ class Rewriting:
 
     def frames(self) -> Iterator[pd.DataFrame]:
         """The rows; the output is dropped when whoever takes them stops."""
+        start = 0
         try:
             for table in self._scan.tables(_ROWS):
                 frame = table.to_pandas()
+                if isinstance(frame.index, pd.RangeIndex):  # messages number the rows of the whole source
+                    frame.index = pd.RangeIndex(start, start + len(frame))
+                start += len(frame)
                 frame.attrs = {"aio": {"kind": self._kind}}
                 self._table = table
                 yield frame

@@ -270,9 +270,12 @@ def test_a_streamed_download_with_names_goes_on(host: Host, tmp_path: Path, monk
     """Also past its first rows, and whatever is in the way of its last ones is found before the first."""
     monkeypatch.setattr(rewriting, "_ROWS", 2)
     frame, folder = hosted(host, b"zero", b"one", b"two", b"three", b"four"), tmp_path / "pictures"
-    frame.to_parquet(tmp_path / "rows.parquet")
+    frame.assign(sku=["S0", "S1", "S2", "S3", "S1"]).to_parquet(tmp_path / "rows.parquet")
     out = {"output": tmp_path / "files.parquet"}
-    folder.mkdir()
+    with pytest.raises(ValueError, match=r"names: row 1 \('S1'\) and row 4 \('S1'\) would both"):
+        fetch(tmp_path / "rows.parquet", folder, **out)
+    frame.to_parquet(tmp_path / "rows.parquet")
+    folder.mkdir(exist_ok=True)
     (folder / "S4.png").write_bytes(b"mine")
     with pytest.raises(FileExistsError, match=r"S4\.png"):
         fetch(tmp_path / "rows.parquet", folder, **out)
@@ -291,10 +294,15 @@ def test_a_streamed_download_with_names_goes_on(host: Host, tmp_path: Path, monk
 
 @pytest.mark.parametrize(
     ("names", "says"),
-    [(["a/b", "a_b"], "would both be named 'a_b'"), (["a", None], "is null in row 1"), (["A", "a"], "both")],
+    [
+        (["a/b", "a_b"], r"row 10 \('a/b'\) and row 11 \('a_b'\) would both be named 'a_b'"),
+        (["a", None], "is null in row 11"),
+        (["A", "a"], "both"),
+    ],
 )
 def test_names_must_be_there_and_differ(tmp_path: Path, names: list[Any], says: str) -> None:
     frame = with_urls("https://x.test/1.png", "https://x.test/2.png").assign(sku=names)
+    frame.index = pd.Index([10, 11])
     with pytest.raises(ValueError, match=says):
         aio.download(frame, tmp_path / "pictures", names="sku", progress=False)
     assert not (tmp_path / "pictures").exists()
