@@ -122,6 +122,9 @@ def _chunks(files: Files, path: str, kinds: dict[str, str] | None) -> Iterator[p
             files.fs.open(path, "rb") as file,
             pd.read_csv(file, chunksize=_ROWS, sep=csv.delimiter, encoding=csv.encoding, **as_read) as reader,
         ):
-            yield from reader
+            for chunk in reader:
+                if not isinstance(chunk.index, pd.RangeIndex):  # pandas takes the first cells for row labels
+                    raise ValueError("its lines have more cells than its header")
+                yield chunk
     except (ValueError, OSError) as error:
         raise file_error(path, "CSV", error) from error

@@ -92,6 +92,15 @@ def test_a_prompt_says_what_the_file_says(
     assert {sent.body["prompt"] for sent in aio_sandbox_env.submissions} >= {"7 of 007", "9 of 10"}
 
 
+@pytest.mark.parametrize("line", ["a,b,", "a,b,c", "a,b,c,d"])
+def test_lines_with_more_cells_than_the_header_are_refused(tmp_path: Path, line: str) -> None:
+    """pandas would take the first cells for row labels, and every value for its neighbour's."""
+    (tmp_path / "in.csv").write_text(f"caption,other\n{line}\n{line}\n")
+    for read in (open_scan, read_source):
+        with pytest.raises(ValueError, match=r"in\.csv' cannot be read as CSV: .*cells"):
+            read(tmp_path / "in.csv", AS_USUAL)
+
+
 def test_every_column_as_text(aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
     path, out = tmp_path / "in.csv", tmp_path / "out.parquet"
     path.write_text("price\n1.50\n\n19.90\n")
