@@ -57,7 +57,6 @@ def take(fs: Any, root: str, mine: Claim, *, overwrite: bool) -> Claim | None:
     :returns: another call's claim that stands; then nothing was written.
     :raises OSError: it cannot be written.
     """
-    path = f"{root}/{CLAIM}"
     there = _read(fs, root)
     data = json.dumps(asdict(mine)).encode()
     if there is None:
@@ -66,8 +65,7 @@ def take(fs: Any, root: str, mine: Claim, *, overwrite: bool) -> Claim | None:
         there = _read(fs, root)
     if there is not None and not overwrite and not there.yields_to(mine):
         return there
-    if there is None or there.call != mine.call or there.until - time.time() < LASTS / 2:
-        write_whole(fs, path, data)
+    write_whole(fs, f"{root}/{CLAIM}", data)
     return None
 
 

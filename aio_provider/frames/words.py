@@ -78,7 +78,7 @@ OPERATOR = Words(
     other_format="A task after this one can convert it.",
     other_input="For another kind, convert it in a task before this one.",
     rest="All rows are in output_path.",
-    run="the DAG run (or the task) that writes it, or reuse",
+    run="the DAG run or task that writes it (or reuse)",
     replacing=" (its rows are sent and paid for again, unless reuse='always' finds their results)",
 )
 

@@ -133,7 +133,7 @@ def test_another_dag_run_is_told_what_overwriting_costs(aio_sandbox_env: Sandbox
     with pytest.raises(AirflowFailException) as refused:
         operator.execute(run_of("tuesday").context(operator))
     said = str(refused.value)
-    assert "It differs in the DAG run (or the task) that writes it, or reuse." in said
+    assert "It differs in the DAG run or task that writes it (or reuse)." in said
     assert "Pass overwrite=True to replace it (its rows are sent and paid for again, unless reuse=" in said
     assert "run_id" not in said and "folder" not in said
     assert len(aio_sandbox_env.submissions) == 6
