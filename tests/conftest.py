@@ -6,8 +6,10 @@ import ipaddress
 import logging
 import os
 import shutil
+import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,14 @@ def _loopback_only(event: str, arguments: tuple[Any, ...]) -> None:
         allowed = host in ("localhost", "")
     if not allowed:
         raise RuntimeError(f"a test tried to reach {host}: tests use the sandbox, on loopback")
+
+
+@pytest.fixture
+def deaf_port() -> Iterator[int]:
+    """A port of loopback where every connection is refused: bound, so that nobody else gets it meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -234,11 +233,9 @@ def test_good_answer_over_a_socket(flavour: str, raw_server: Callable[..., RawSe
     assert submit(flavour, server.url).id == "n1"
 
 
-def test_refused_connection(flavour: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
+def test_refused_connection(flavour: str, deaf_port: int) -> None:
     with pytest.raises(errors.TransportError, match="cannot connect"):
-        submit(flavour, f"http://127.0.0.1:{port}/api/v1")
+        submit(flavour, f"http://127.0.0.1:{deaf_port}/api/v1")
 
 
 def test_server_that_speaks_no_tls(flavour: str, raw_server: Callable[..., RawServer]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +31,6 @@ def stream(source: Any, output: Any, **arguments: Any) -> Any:
     return aio.generate(source, "image", output=output, **arguments)
 
 
-def closed_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}/api/v1"
-
-
 @pytest.mark.parametrize(
     ("bad", "error"),
     [
@@ -59,11 +52,15 @@ def test_a_failed_start_leaves_nothing_in_the_way(
 
 
 def test_a_service_that_is_down_leaves_nothing_in_the_way(
-    aio_sandbox_env: Sandbox, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    aio_sandbox_env: Sandbox,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    deaf_port: int,
 ) -> None:
     monkeypatch.setattr(Runner.__init__, "__kwdefaults__", _impatient())
     with pytest.raises(aio.TransportError) as caught:
-        stream(source, tmp_path / "out", base_url=closed_port())
+        stream(source, tmp_path / "out", base_url=f"http://127.0.0.1:{deaf_port}/api/v1")
     assert not (tmp_path / "out").exists()
     result = caught.value.result  # type: ignore[attr-defined]
     assert (len(result.read()), result.report.statuses) == (0, {"not_submitted": 2})
@@ -132,7 +129,7 @@ def test_it_is_said_what_differs(
 
 
 def test_the_input_and_the_service_too_and_no_prompt_is_kept(
-    aio_sandbox_env: Sandbox, source: Path, tmp_path: Path
+    aio_sandbox_env: Sandbox, source: Path, tmp_path: Path, deaf_port: int
 ) -> None:
     secret = aio.template("a secret thought about {caption}")
     stream(source, tmp_path / "out", prompt=secret)
@@ -142,7 +139,7 @@ def test_the_input_and_the_service_too_and_no_prompt_is_kept(
     with pytest.raises(
         FileExistsError, match=r"differs in base_url \('http://127\.0\.0\.1:\d+/api/v1' there"
     ):
-        stream(source, tmp_path / "out", prompt=secret, base_url=closed_port())
+        stream(source, tmp_path / "out", prompt=secret, base_url=f"http://127.0.0.1:{deaf_port}/api/v1")
     again = stream(source, tmp_path / "out", prompt=secret, model="flux-2")
     assert again.report.reused == len(ROWS), "the usual model, named"
     assert "secret" not in (tmp_path / "out" / MANIFEST).read_text()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
 import warnings
 from collections import Counter
@@ -362,10 +361,8 @@ async def test_a_key_refused_in_the_middle_leaves_what_is_in_flight_on_record(
     assert len(sandbox.submissions) == 10
 
 
-async def test_nobody_listens(sandbox: Sandbox, book: Ledger) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}/api/v1"
+async def test_nobody_listens(sandbox: Sandbox, book: Ledger, deaf_port: int) -> None:
+    url = f"http://127.0.0.1:{deaf_port}/api/v1"
     outcomes: list[Outcome] = []
     async with runner_of(sandbox, book, base_url=url, connect_attempts=3, connect_pause=0.01) as runner:
         with pytest.raises(TransportError):
