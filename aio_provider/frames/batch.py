@@ -9,7 +9,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any, Literal
 
 from aio_provider.api.errors import ConfigurationError
@@ -148,4 +147,4 @@ def _name_held(part: Part) -> None:
     for row, key in (part.keys | part.copies).items():
         result = part.results[row]
         if result is not None and result.status == "unknown":
-            part.results[row] = replace(result, error=f"job {key[:12]}: {result.error}")
+            part.results[row] = result._replace(error=f"job {key[:12]}: {result.error}")

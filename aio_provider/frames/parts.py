@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -116,8 +116,8 @@ class Part:
             if ending is None or result is None:
                 continue
             if result.status == ending.state and result.task_id == ending.task_id:
-                self.results[row] = replace(
-                    result, submitted_at=ending.submitted_at, finished_at=ending.finished_at
+                self.results[row] = result._replace(
+                    submitted_at=ending.submitted_at, finished_at=ending.finished_at
                 )
 
     def filled(self) -> list[RowResult]:
@@ -146,7 +146,7 @@ def recorded(entry: Entry | Ending, told: RowResult | None = None) -> RowResult:
     :param told: what the row was given before, whose error may say more.
     """
     return RowResult(
-        status=_STATUS.get(entry.state, str(entry.state)),
+        status=_STATUS.get(entry.state) or entry.state.value,
         urls=entry.urls,
         text=entry.text,
         credits=entry.credits,

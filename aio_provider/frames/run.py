@@ -16,6 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, cast
 
 from aio_provider.api.client import AsyncAioClient
+from aio_provider.frames.collector import patient_collector
 from aio_provider.frames.figures import Figures
 from aio_provider.frames.options import Options
 from aio_provider.frames.parts import STRETCH, Naming, Part, RowJob, recorded
@@ -99,7 +100,8 @@ class Run:
                 self._view, self._ledger, self._done = view, ledger, done
                 self._room, self._turn = asyncio.Event(), asyncio.Lock()
                 self._loop = asyncio.get_running_loop()
-                await self._collect(self._runner(client, ledger), parts)
+                with patient_collector():
+                    await self._collect(self._runner(client, ledger), parts)
             if self.figures.spent:
                 self._drift = await asyncio.to_thread(ledger.drift_notes, self._began, self.settings.base_url)
         except BaseException:

@@ -19,9 +19,8 @@ cannot read it back (``data type 'list<item: string>[pyarrow]' not understood``,
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -50,9 +49,8 @@ FIELDS: Final[dict[str, pa.DataType]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class RowResult:
-    """What one row got."""
+class RowResult(NamedTuple):
+    """What one row got. A tuple: a re-run makes a million of them."""
 
     status: str
     urls: tuple[str, ...] = ()
@@ -103,8 +101,8 @@ def result_columns(
     :param results: one for each row, in order.
     :param index: of the frame they belong to.
     """
-    rows = list(results)
-    columns = {prefix + name: _series([getattr(row, name) for row in rows], name, index) for name in FIELDS}
+    values = _columns(results)
+    columns = {prefix + name: _series(values[name], name, index) for name in FIELDS}
     return pd.DataFrame(columns, index=index)
 
 
@@ -125,16 +123,21 @@ def with_results(table: pa.Table, results: Iterable[RowResult], prefix: str = DE
 
     :param results: one for each row, in order.
     """
-    rows = list(results)
+    columns = _columns(results)
     names = set(column_names(prefix))
     out = table.select([name for name in table.schema.names if name not in names])
     for field in arrow_schema(prefix):
-        name = field.name[len(prefix) :]
-        values = [getattr(row, name) for row in rows]
-        if name == "urls":
-            values = [value or None for value in values]
-        out = out.append_column(field, pa.array(values, field.type))
+        out = out.append_column(field, pa.array(columns[field.name[len(prefix) :]], field.type))
     return out
+
+
+def _columns(results: Iterable[RowResult]) -> dict[str, list[Any]]:
+    """The results' values by field."""
+    cells = list(zip(*results, strict=True)) or [()] * len(RowResult._fields)
+    columns = {name: list(values) for name, values in zip(RowResult._fields, cells, strict=True)}
+    columns["url"] = [urls[0] if urls else None for urls in columns["urls"]]
+    columns["urls"] = [urls or None for urls in columns["urls"]]
+    return columns
 
 
 def _series(values: list[Any], name: str, index: pd.Index[Any]) -> pd.Series[Any]:

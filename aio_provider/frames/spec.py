@@ -129,7 +129,13 @@ class RequestSpec:
         """One item for each row, in order; built as they are asked for."""
         columns = {name: cells(rows, name) for name in self.columns}
         series: Series | None = None
+        plainly = self._plainly(columns)
         for position in range(len(rows)):
+            if series is not None and plainly:  # most of a million rows
+                cell = {name: values[position] for name, values in plainly.items()}
+                if all(type(text) is str for text in cell.values()):
+                    yield _another(series, cell)
+                    continue
             row = {name: plain(values[position]) for name, values in columns.items()}
             texts = self._texts(row)
             if texts is None:
@@ -141,6 +147,13 @@ class RequestSpec:
                 if isinstance(item, GenerationRequest):
                     series = Series.of(item, list(texts))
                 yield item
+
+    def _plainly(self, columns: Mapping[Hashable, list[Any]]) -> dict[str, list[Any]]:
+        """The values of the fields that differ from row to row, where each is a column as it is."""
+        varying = self._varying or []
+        if not all(isinstance(value, Col) for _, value in varying):
+            return {}
+        return {name: columns[value.name] for name, value in varying if isinstance(value, Col)}
 
     def _texts(self, row: Mapping[Hashable, Any]) -> dict[str, str] | None:
         """The fields that differ from row to row, where they are nothing but texts, and all there."""
