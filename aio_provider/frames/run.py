@@ -56,6 +56,11 @@ class Run:
         self.open: dict[int, Part] = {}
         #: the input has been read to its end
         self.ended = False
+        #: ends on record that this run does not take for one
+        self._again = {
+            *([JobState.FAILED] if options.retry_failed else ()),
+            *([JobState.SUCCEEDED] if options.refresh_urls else ()),
+        }
         #: held by the thread that names rows: a run that is cancelled does not wait for it
         self._reading = threading.Lock()
         self.figures = Figures(total)
@@ -196,17 +201,12 @@ class Run:
             jobs = list(islice(self._feeding, STRETCH))
         if not jobs:
             return None
-        options = self.options
-        again = {
-            *([JobState.FAILED] if options.retry_failed else ()),
-            *([JobState.SUCCEEDED] if options.refresh_urls else ()),
-        }
         endings = self._ledger.endings([job.key for job in jobs])
         left: list[RowJob] = []
         ended: list[tuple[int, RowResult]] = []
         for job in jobs:
             ending = endings.get(job.key)
-            if ending is None or ending.state in again or ending.fingerprint != job.request.fingerprint:
+            if ending is None or ending.state in self._again or ending.fingerprint != job.request.fingerprint:
                 left.append(job)
             else:
                 ended.append((job.row, recorded(ending)))

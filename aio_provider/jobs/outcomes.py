@@ -12,7 +12,7 @@ from aio_provider.jobs.ledger import JobState
 if TYPE_CHECKING:
     from aio_provider.api.errors import AioError
     from aio_provider.api.tasks import ChatCompletion, Task
-    from aio_provider.jobs.ledger import Ending, Entry
+    from aio_provider.jobs.ledger import Entry
 
 #: the outcome of a job that the ledger has in one of these states
 STATUS = {
@@ -23,7 +23,7 @@ STATUS = {
 }
 
 
-def recorded(job: Job, entry: Entry | Ending) -> Outcome:
+def recorded(job: Job, entry: Entry) -> Outcome:
     """The outcome that the ledger already has."""
     return Outcome(
         job,

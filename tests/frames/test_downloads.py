@@ -16,7 +16,7 @@ import aio_provider as aio
 from aio_provider.frames import rewriting
 from aio_provider.frames.download_records import RECORDS
 from aio_provider.frames.schema import RowResult, result_columns
-from tests.jobs.test_download import Handler, Host
+from tests.jobs.test_download import Handler, Host, serving
 
 if TYPE_CHECKING:
     from aio_provider.sandbox import Sandbox
@@ -117,12 +117,8 @@ class _StallingHandler(Handler):
 
 @pytest.fixture
 def host() -> Iterator[StallingHost]:
-    with StallingHost() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(StallingHost()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def hosted(host: Host, *contents: bytes) -> pd.DataFrame:

@@ -6,9 +6,10 @@ import hashlib
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -55,14 +56,24 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def host() -> Iterator[Host]:
-    with Host() as server:
+AnyHost = TypeVar("AnyHost", bound=Host)
+
+
+@contextmanager
+def serving(host: AnyHost) -> Iterator[AnyHost]:
+    """The host, answering until the block ends."""
+    with host as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    with serving(Host()) as server:
+        yield server
 
 
 def fetch(url: str, target: Path, **arguments: Any) -> Any:
