@@ -43,6 +43,11 @@ RECORD = "running.json"  # in the home: what is to be stopped
 
 DONE_STATES = frozenset({"success", "failed"})
 
+# How long a start, a run, one answer may take: ten times what they take on two free cores. Only what
+# hangs waits this long; what is slow, because others use the machine, does come to its end.
+PATIENCE = 900.0
+ANSWER_TIMEOUT = 120.0
+
 
 class StackError(RuntimeError):
     """Airflow did not do what was asked: a component died, a DAG did not import, a deadline passed.
@@ -145,7 +150,7 @@ class AirflowStack:
 
     # -- start and stop --------------------------------------------------------------------------------
 
-    def start(self, timeout: float = 240.0) -> AirflowStack:
+    def start(self, timeout: float = PATIENCE) -> AirflowStack:
         """
         Prepare the database, start all components and wait until each reports itself healthy.
 
@@ -239,7 +244,7 @@ class AirflowStack:
         """Where a component's own output goes."""
         return self.home / "components" / f"{component}.log"
 
-    def cli(self, *arguments: str, timeout: float = 120.0) -> str:
+    def cli(self, *arguments: str, timeout: float = PATIENCE) -> str:
         """
         Run ``airflow <arguments>`` in this stack's environment and return its standard output.
 
@@ -332,12 +337,12 @@ class AirflowStack:
         """
         if self._client is None:
             login = {"username": self.user, "password": self.password}
-            answer = httpx.post(f"{self.url}/auth/token", json=login, timeout=30.0, trust_env=False)
+            answer = httpx.post(f"{self.url}/auth/token", json=login, timeout=ANSWER_TIMEOUT, trust_env=False)
             answer.raise_for_status()
             self._client = httpx.Client(
                 base_url=f"{self.url}/api/v2",
                 headers={"Authorization": f"Bearer {answer.json()['access_token']}"},
-                timeout=30.0,
+                timeout=ANSWER_TIMEOUT,
                 trust_env=False,
             )
         answer = self._client.request(method, path, **options)
@@ -350,7 +355,7 @@ class AirflowStack:
             raise StackError(f"{method} {path}: {answer.status_code} {answer.text[:500]}", answer.status_code)
         return answer.json() if answer.content else None
 
-    def wait_for_dag(self, dag_id: str, timeout: float = 120.0) -> None:
+    def wait_for_dag(self, dag_id: str, timeout: float = PATIENCE) -> None:
         """
         Wait until a DAG is known to the scheduler.
 
@@ -379,7 +384,7 @@ class AirflowStack:
                     return None
                 raise
 
-        return str(self._wait(started, time.monotonic() + 30.0, f"a run of {dag_id!r} to be accepted"))
+        return str(self._wait(started, time.monotonic() + PATIENCE, f"a run of {dag_id!r} to be accepted"))
 
     def run_state(self, dag_id: str, run_id: str) -> str:
         """The state of a run: queued, running, success or failed."""
@@ -398,20 +403,26 @@ class AirflowStack:
             if len(found) >= page["total_entries"] or not page["task_instances"]:
                 return found
 
-    def watch(self, dag_id: str, run_id: str, timeout: float) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    def watch(
+        self, dag_id: str, run_id: str, timeout: float = PATIENCE
+    ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         """Yield (run state, task instances) about once a second; the last pair is the finished run's."""
         deadline = time.monotonic() + timeout
         while True:
             self._check_alive()
             state = self.run_state(dag_id, run_id)
-            yield state, self.task_instances(dag_id, run_id)
+            tasks = self.task_instances(dag_id, run_id)
+            yield state, tasks
             if state in DONE_STATES:
                 return
             if time.monotonic() > deadline:
-                raise StackError(f"the run {run_id} of {dag_id} was still {state} after {timeout:g} s")
+                states = ", ".join(f"{ti['task_id']}: {ti['state']}" for ti in tasks)
+                raise StackError(
+                    f"the run {run_id} of {dag_id} was still {state} after {timeout:g} s ({states})"
+                )
             time.sleep(1.0)
 
-    def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 240.0) -> str:
+    def wait_for_run(self, dag_id: str, run_id: str, timeout: float = PATIENCE) -> str:
         """Wait for a run to end; returns "success" or "failed"."""
         return [state for state, _ in self.watch(dag_id, run_id, timeout)][-1]
 

@@ -29,7 +29,6 @@ HOME = "airflow"  # AIRFLOW_HOME, in the output folder
 SANDBOX_KEY = "aio_sandbox_key"
 REQUESTS_PER_MINUTE = 60  # the service's own limit
 TIME_SCALE = 0.1  # a video takes seconds here, not minutes
-PATIENCE = 300.0  # seconds; a run takes well under a minute
 
 
 def main() -> int:
@@ -104,7 +103,7 @@ def watch(stack: AirflowStack, run_id: str, began: float) -> tuple[str, list[dic
     """Wait for the run, with a line every few seconds while something changes."""
     state, instances = "", list[dict[str, Any]]()
     shown, shown_at = "", 0.0
-    for state, instances in stack.watch(DAG, run_id, PATIENCE):
+    for state, instances in stack.watch(DAG, run_id):
         counts = Counter(instance["state"] for instance in instances)
         parts = {
             "running": counts["running"],

@@ -43,7 +43,7 @@ class Browser:
     def texts(self, css: str) -> list[str]:
         return [element.text for element in self.driver.find_elements(By.CSS_SELECTOR, css)]
 
-    def until(self, check: Callable[[], Any], seconds: float = 60.0) -> Any:
+    def until(self, check: Callable[[], Any], seconds: float = 300.0) -> Any:
         return WebDriverWait(self.driver, seconds, poll_frequency=0.1).until(lambda _: check())
 
     def open_credits(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow_stack import AirflowStack, StackError
+from airflow_stack import PATIENCE, AirflowStack, StackError
 
 from aio_provider.sandbox import ManualClock, Sandbox, Submission
 from tests.e2e.people import ANALYST
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.e2e)
             item.add_marker(pytest.mark.xdist_group("e2e"))  # one stack: one worker runs them all
-            item.add_marker(pytest.mark.timeout(600))
+            item.add_marker(pytest.mark.timeout(2 * PATIENCE))
 
 
 class PatientClock(ManualClock):
@@ -71,7 +71,7 @@ class Services:
         found = self.airflow.task_instances(dag_id, run_id)
         return [ti for ti in found if ti["task_id"] == task_id]
 
-    def wait_until(self, what: str, check: Callable[[], Any], timeout: float = 240.0) -> Any:
+    def wait_until(self, what: str, check: Callable[[], Any], timeout: float = PATIENCE) -> Any:
         deadline = time.monotonic() + timeout
         while not (found := check()):
             if time.monotonic() > deadline:
@@ -153,7 +153,7 @@ def example(services: Services) -> ExampleRun:
     before, charged, told = len(services.fast.submissions), services.fast.charged, len(services.statsd.lines)
     conf = {"limit": 4, "output": str(services.output)}
     run_id = services.airflow.trigger("enrich_catalog", conf)
-    state = services.airflow.wait_for_run("enrich_catalog", run_id, timeout=240)
+    state = services.airflow.wait_for_run("enrich_catalog", run_id)
     table = services.output / "enriched_catalog.parquet"
     services.statsd.settle()
     return ExampleRun(

@@ -22,7 +22,7 @@ def test_sixty_rows_in_three_shards(services: Services) -> None:
         services.rough_clock.advance(60)  # everything at the service is done at once
         return services.airflow.run_state(DAG, run_id) in ("success", "failed")
 
-    services.wait_until("the shards to end", ended, timeout=240)
+    services.wait_until("the shards to end", ended)
     found = {ti["map_index"]: ti for ti in services.task_instances(DAG, run_id, TASK)}
     assert {index: ti["state"] for index, ti in found.items()} == {0: "success", 1: "failed", 2: "success"}
     assert found[1]["try_number"] == 2, "killed in its first try, held in its second"
@@ -42,7 +42,7 @@ def test_sixty_rows_in_three_shards(services: Services) -> None:
 
     body = {"dry_run": False, "dag_run_id": run_id, "task_ids": [[TASK, 1]], "reset_dag_runs": True}
     services.airflow.request("POST", f"/dags/{DAG}/clearTaskInstances", json=body | {"only_failed": False})
-    services.wait_until("the settled shard to end", ended, timeout=240)
+    services.wait_until("the settled shard to end", ended)
     assert services.airflow.run_state(DAG, run_id) == "success"
 
     assert set(Counter(one.body["prompt"] for one in mine()).values()) == {1}, "nothing was paid twice"

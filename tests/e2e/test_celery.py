@@ -58,7 +58,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
             "AIRFLOW__CELERY__WORKER_ENABLE_REMOTE_CONTROL": "False",
             "AIRFLOW__OPERATORS__DEFAULT_QUEUE": queue,
             # a worker that was lost is noticed, and its tasks are tried again, after this long
-            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
             "AIRFLOW_CONN_AIO_DEFAULT": json.dumps(connection),
             "AIO_E2E_SHARDS": str(shards),
@@ -72,12 +72,11 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
             yield Cluster(airflow, sandbox, ledger, shards)
 
 
-@pytest.mark.timeout(500)
 def test_a_lost_worker_and_a_lost_triggerer_cost_nothing(cluster: Cluster) -> None:
     airflow, sandbox = cluster.airflow, cluster.sandbox
     run = airflow.trigger("shards")
     killed: list[str] = []
-    for _state, _tasks in airflow.watch("shards", run, timeout=420):
+    for _state, _tasks in airflow.watch("shards", run):
         sent = len(sandbox.submissions)
         if not killed and sent >= 40:
             airflow.kill_component("celery-worker-1")

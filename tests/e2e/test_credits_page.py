@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from airflow_stack import free_port
+from airflow_stack import ANSWER_TIMEOUT, free_port
 
 from aio_provider.accounting import credits
 from aio_provider.accounting.formats import encode, number
@@ -77,7 +77,7 @@ def client(services: Services, user: str, password: str) -> httpx.Client:
     return httpx.Client(
         base_url=f"{services.airflow.url}/aio-credits",
         headers={"Authorization": f"Bearer {token}"},
-        timeout=60.0,
+        timeout=ANSWER_TIMEOUT,
         trust_env=False,
     )
 
@@ -196,7 +196,7 @@ def test_files_hold_what_aio_credits_says(book: Path, admin: httpx.Client) -> No
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer nonsense"}, {"Cookie": "_token=nonsense"}])
 def test_without_a_login_there_is_nothing(services: Services, book: Path, headers: dict[str, str]) -> None:
     url = f"{services.airflow.url}/aio-credits"
-    with httpx.Client(headers=headers, trust_env=False, timeout=30.0) as nobody:
+    with httpx.Client(headers=headers, trust_env=False, timeout=ANSWER_TIMEOUT) as nobody:
         for path in ("/credits.json", "/credits.csv", "/", "/credits.html"):
             answer = nobody.get(f"{url}{path}?conn_id=aio_book")
             assert answer.status_code in (401, 403)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import psutil
+from airflow_stack import PATIENCE
 
 DEMO = Path(__file__).parents[2] / "scripts" / "demo.py"
 
@@ -21,7 +22,7 @@ def test_what_it_started_is_stopped_when_it_is_interrupted(tmp_path: Path) -> No
     with subprocess.Popen(
         [sys.executable, DEMO, "--output", output], stdout=subprocess.PIPE, text=True
     ) as demo:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         sessions: list[int] = []
         # The sandbox and two of Airflow's components: in the middle of starting up.
         while len(sessions) < 3:
@@ -31,7 +32,7 @@ def test_what_it_started_is_stopped_when_it_is_interrupted(tmp_path: Path) -> No
                 sessions = [pid for pid, _ in json.loads(record.read_text() or "[]")]
         demo.send_signal(signal.SIGINT)
         demo.send_signal(signal.SIGINT)  # an impatient user
-        printed, _ = demo.communicate(timeout=60)
+        printed, _ = demo.communicate(timeout=PATIENCE)
     assert demo.returncode == 130
     assert "Interrupted" in printed
     assert [pid for pid in psutil.pids() if _session(pid) in sessions] == []
@@ -50,7 +51,7 @@ def test_what_was_started_ends_with_a_process_that_was_killed(tmp_path: Path) ->
         sleeper = psutil.Process(int(owner.stdout.readline()))
         assert sleeper.is_running()
         owner.kill()
-    sleeper.wait(timeout=60)
+    sleeper.wait(timeout=PATIENCE)
 
 
 def _session(pid: int) -> int | None:

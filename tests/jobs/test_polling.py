@@ -10,6 +10,7 @@ import pytest
 
 from aio_provider.jobs.latency import LatencyModel
 from aio_provider.jobs.polling import PollPlan
+from tests.yardstick import slowness
 
 
 def teach(model: LatencyModel, draw: Callable[[], float], tasks: int) -> tuple[float, float]:
@@ -111,7 +112,7 @@ def test_a_refresh_is_quick() -> None:
     for _ in range(20):
         model.ended(4.0, 5.0)
         model.refresh()
-    assert (time.process_time() - began) / 20 < 0.02
+    assert (time.process_time() - began) / 20 < 0.02 * slowness()
 
 
 # -- the plan ------------------------------------------------------------------------------------------------
@@ -212,7 +213,7 @@ def test_many_thousand_tasks_do_not_slow_it_down() -> None:
     began = time.process_time()
     for index in range(30_000):
         plan.add(f"t{index}", kind="video", model=f"m{index % 3}", submitted_at=index / 1000, now=100.0)
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 5 * slowness()
     slowest = 0.0
     for step in range(200):
         now = 300.0 + step / 10
@@ -222,4 +223,4 @@ def test_many_thousand_tasks_do_not_slow_it_down() -> None:
         assert task is not None
         (plan.ended if step % 3 else plan.running)(task, now)
         slowest = max(slowest, time.process_time() - began)
-    assert slowest < 0.05
+    assert slowest < 0.05 * slowness()

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests.yardstick import slowness
+
 # Prints the distributions' top-level packages (found in site-packages) that the last statements loaded.
 REPORT = """
 import json, sys, sysconfig
@@ -39,7 +41,7 @@ def test_importing_the_package_takes_less_than_50_ms() -> None:
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
         for _ in range(7)
     ]
-    assert min(seconds) < 0.050
+    assert min(seconds) < 0.050 * slowness()
 
 
 @pytest.mark.parametrize("room", ["api", "jobs", "frames", "sandbox"])

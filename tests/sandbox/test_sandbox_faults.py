@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -225,15 +224,13 @@ def test_faults_can_be_kept_to_polls_or_a_kind(serve: Serve, connect: Connect) -
 
 
 def test_slow_accepts_at_once_and_answers_late(connect: Connect) -> None:
-    with Sandbox(faults=["slow@1:seconds=0.3"], requests_per_minute=0) as sandbox:
+    with Sandbox(faults=["slow@1:seconds=2"], requests_per_minute=0) as sandbox:
         client = connect(sandbox)
         with pytest.raises(httpx.ReadTimeout):
-            client.post("/images/generations", json=IMAGE, timeout=0.1)
+            client.post("/images/generations", json=IMAGE, timeout=1)
 
         assert len(sandbox.submissions) == 1
-        begin = time.monotonic()
-        client.post("/images/generations", json=IMAGE)
-        assert time.monotonic() - begin < 0.3
+        assert client.post("/images/generations", json=IMAGE, timeout=1.9).status_code == 200
 
 
 def test_a_429_fault_takes_no_place_in_the_window(serve: Serve, connect: Connect) -> None:
