@@ -64,7 +64,7 @@ class StatsdServer:
         """Wait until what was sent from this machine has been read."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
             own.sendto(b"airflow.aio.settled:1|c", ("127.0.0.1", self.port))
-        until = time.monotonic() + 10.0
+        until = time.monotonic() + 120.0
         while "airflow.aio.settled:1|c" not in self.lines and time.monotonic() < until:
             time.sleep(0.005)
         self.lines.remove("airflow.aio.settled:1|c")

@@ -117,7 +117,7 @@ class RawServer:
                     self.requests.append(_read_request(connection))
                 connection.sendall(self._reply)
                 if self._hang:
-                    self._released.wait(10)
+                    self._released.wait(120)
                 try:
                     connection.shutdown(socket.SHUT_RDWR)
                 except OSError:

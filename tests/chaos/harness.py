@@ -233,7 +233,7 @@ class Case:
 
     def _wait_for_tasks(self, sent: list[Submission]) -> None:
         """Held tasks nobody polls may still run; what they cost is known when they end."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while any(item.status == "IN_PROGRESS" for item in sent) and time.monotonic() < deadline:
             time.sleep(0.02)
             sent = self.sandbox.submissions

@@ -20,7 +20,7 @@ from aio_provider.frames.accessor import AioAccessor
     ],
 )
 def test_it_is_there_when_it_should_be_and_loads_pandas_only_when_it_must(program: str) -> None:
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=120)
 
 
 def test_there_is_a_method_for_each_kind() -> None:

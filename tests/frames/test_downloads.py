@@ -253,9 +253,9 @@ def test_a_killed_download_goes_on(host: StallingHost, tmp_path: Path) -> None:
         "aio.download(rows, sys.argv[2], names='sku', allow_private=True, concurrency=1, progress=False)"
     )
     run = subprocess.Popen([sys.executable, "-c", script, tmp_path / "rows.parquet", folder])
-    assert host.stalled.wait(60)
+    assert host.stalled.wait(120)
     run.kill()
-    run.wait(60)
+    run.wait(120)
     host.stalls, host.answers["/5.png"] = "", (200, {}, b"all of it")
     assert len(asked(host)) == 6
     out = fetch(frame, folder)

@@ -37,7 +37,7 @@ def stream(source: Any, output: Any, **arguments: Any) -> Any:
 
 def interrupt_when(ready: Callable[[], bool]) -> threading.Thread:
     def watch() -> None:
-        until = time.monotonic() + 20
+        until = time.monotonic() + 120
         while not ready() and time.monotonic() < until:
             time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGINT)

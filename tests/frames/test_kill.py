@@ -34,14 +34,14 @@ def test_a_killed_script_run_again(
 ) -> None:
     sandbox, path = aio_sandbox_env, tmp_path / "out.parquet"
     script = subprocess.Popen([sys.executable, "-c", SCRIPT, str(path)], stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while len(sandbox.submissions) < accepted and time.monotonic() < until:
         time.sleep(0.005)
     if accepted == 0:
         while sandbox.requests.get("requests", 0) == 0 and time.monotonic() < until:
             time.sleep(0.001)
     os.kill(script.pid, signal_number)
-    _, said = script.communicate(timeout=60)
+    _, said = script.communicate(timeout=120)
     assert script.returncode == -signal_number
     if signal_number == signal.SIGINT:
         assert "Stopped by Ctrl-C" in said

@@ -285,11 +285,11 @@ def test_a_killed_run_leaves_parts_that_can_be_read_and_the_next_completes_it(
     script = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(source), str(out)], stderr=subprocess.PIPE, text=True
     )
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while not list(parts.glob("part-*")) and script.poll() is None and time.monotonic() < until:
         time.sleep(0.005)
     os.kill(script.pid, signal_number)
-    script.communicate(timeout=60)
+    script.communicate(timeout=120)
     assert script.returncode == -signal_number
     # Ctrl-C had the time to put the file together, with rows that were not submitted
     assert signal_number == signal.SIGINT or output == "out" or not out.exists()

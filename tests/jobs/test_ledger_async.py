@@ -41,7 +41,7 @@ class Gate:
 
         def attempt(work: Callable[..., object], *, patient: bool = False) -> object:
             self.reached.set()
-            assert self.open.wait(10)
+            assert self.open.wait(120)
             self.commits += 1
             return inner(work, patient=patient)
 
@@ -223,7 +223,7 @@ def test_a_slow_post_keeps_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
         ledger.intend(["k"], owner="me")
         monkeypatch.setattr(ledger, "renew", lambda owner: renewed.set())
         with ledger.renewing("me"):
-            assert renewed.wait(10)
+            assert renewed.wait(120)
 
 
 async def test_closing_commits_what_waits_and_refuses_more(tmp_path: Path) -> None:
