@@ -18,7 +18,7 @@ from aio_provider.jobs.ledger import migrations
 from aio_provider.jobs.ledger.explaining import explain
 from aio_provider.jobs.ledger.location import in_memory, locate, public
 from aio_provider.jobs.ledger.schema import SCHEMA_VERSION, jobs
-from aio_provider.jobs.shared_windows import open_redis
+from aio_provider.jobs.redis_window import open_redis
 
 #: how long to wait for a server or a lock, seconds
 _PATIENCE = 5

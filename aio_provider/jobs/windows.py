@@ -1,4 +1,4 @@
-"""The exact record of requests in the last minute, kept by pyrate-limiter's sliding-window log.
+"""What counts as one request too many, and the exact count of one process: pyrate-limiter's sliding window.
 
 Imported only when a limit is in force: the library takes some milliseconds to load.
 """
@@ -22,6 +22,16 @@ def minute_rate(per_minute: float) -> Rate:
     if per_minute >= 1:
         return Rate(int(per_minute), _MINUTE_MS)
     return Rate(1, ceil(_MINUTE_MS / per_minute))
+
+
+def spacing_rate(per_minute: float) -> Rate:
+    """So many requests at once at most, and in the long run hardly faster than the limit.
+
+    Half a second's worth, and five at least: where processes meet, each takes a moment to notice its turn,
+    which the tenth that this allows above the limit makes good. The limit itself is the other count.
+    """
+    together = max(5, int(per_minute / 120))
+    return Rate(together, max(1, int(0.9 * together * _MINUTE_MS / per_minute)))
 
 
 class _AnsweredBucket(InMemoryBucket):

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from aio_provider.api.errors import ConfigurationError
-from aio_provider.jobs import shared_windows
 from aio_provider.jobs.pacing import PacedBudget, rate_budget
+from aio_provider.jobs.redis_window import RedisWindow
 from aio_provider.jobs.shared_windows import shared_window
+from aio_provider.jobs.sql_window import SqlWindow
 from tests import redis_server
 
 
@@ -67,7 +68,7 @@ def test_the_minute_begins_with_the_answer(
     limiter_url: str, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1_800_000_000_000]
-    for kind in (shared_windows.SqlWindow, shared_windows.RedisWindow):
+    for kind in (SqlWindow, RedisWindow):
         monkeypatch.setattr(kind, "_now", lambda *_: now[0])
     window = shared_window(limiter_url, key, 2)
     first, _ = window.take(0.0)
@@ -87,7 +88,7 @@ def test_a_clock_that_was_set_back_blocks_nobody_for_long(
     tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1_800_000_000_000]
-    monkeypatch.setattr(shared_windows.SqlWindow, "_now", lambda *_: now[0])
+    monkeypatch.setattr(SqlWindow, "_now", lambda *_: now[0])
     window = shared_window(f"file://{tmp_path}/l.sqlite", key, 2)
     assert window.take(0.0)[0]
     assert window.take(0.0)[0]
