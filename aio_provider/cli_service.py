@@ -127,7 +127,7 @@ class Told:
 async def _service(settings: Settings) -> AsyncIterator[tuple[AsyncAioClient, RateBudget]]:
     """A client and the key's rate budget, which polls of other processes share."""
     from aio_provider.api.client import AsyncAioClient
-    from aio_provider.jobs.pacing import rate_budget
+    from aio_provider.jobs.limiter import rate_budget
 
     client = AsyncAioClient(
         settings.api_key,

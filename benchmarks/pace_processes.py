@@ -22,7 +22,8 @@ def work(
     """One process."""
     from aio_provider.api.client import AsyncAioClient
     from aio_provider.api.errors import NotFoundError, RateLimitError
-    from aio_provider.jobs.pacing import Priority, rate_budget
+    from aio_provider.jobs.limiter import rate_budget
+    from aio_provider.jobs.pacing import Priority
 
     async def main() -> tuple[int, int]:
         sent = refused = 0

@@ -131,7 +131,7 @@ async def engine(base_url: str, tasks: int, *, fast: bool) -> float:
     from aio_provider.api.wire import SpreadTransport
     from aio_provider.jobs.job import jobs_for
     from aio_provider.jobs.ledger import Ledger
-    from aio_provider.jobs.pacing import rate_budget
+    from aio_provider.jobs.limiter import rate_budget
     from aio_provider.jobs.runner import Runner
 
     transport = None if fast else SpreadTransport(httpx.Limits(max_connections=100, keepalive_expiry=3.0))

@@ -25,7 +25,7 @@ from aio_provider.frames.report import Report
 from aio_provider.frames.schema import RowResult
 from aio_provider.jobs.job import Job, Outcome, OutcomeStatus
 from aio_provider.jobs.ledger import JobState, Ledger, LedgerError
-from aio_provider.jobs.pacing import rate_budget
+from aio_provider.jobs.limiter import rate_budget
 from aio_provider.jobs.polling import PollPlan, catalog_prior
 from aio_provider.jobs.runner import Progress, Runner
 

@@ -275,7 +275,7 @@ def _warm_up() -> None:
 @contextmanager
 def budget_of(settings: Settings, *, spaced: bool = True) -> Iterator[RateBudget]:
     """The rate budget of the key, shared with whoever else uses it as ``limiter_url`` says."""
-    from aio_provider.jobs.pacing import rate_budget
+    from aio_provider.jobs.limiter import rate_budget
 
     budget = rate_budget(
         settings.requests_per_minute,

@@ -41,7 +41,7 @@ def look_at_ledger(target: str) -> str:
 def look_at_limiter(limiter_url: str) -> str:
     """Say what is at a limiter's address; no request is counted, and nothing is made there.
 
-    :param limiter_url: as for :func:`aio_provider.jobs.pacing.rate_budget`.
+    :param limiter_url: as for :func:`aio_provider.jobs.limiter.rate_budget`.
     :raises ConfigurationError: tasks could not use it; the message says why and what to do.
     """
     scheme = urlsplit(limiter_url).scheme.partition("+")[0]

@@ -10,15 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
-from weakref import WeakKeyDictionary
 
-from aio_provider.api.errors import ConfigurationError
 from aio_provider.jobs.turns import Priority, TurnQueue
 
 if TYPE_CHECKING:
@@ -32,7 +29,6 @@ __all__ = [
     "Turn",
     "UnlimitedBudget",
     "Window",
-    "rate_budget",
 ]
 
 log = logging.getLogger(__name__)
@@ -132,8 +128,6 @@ class PacedBudget:
         self._slow = 1.0
         self._closed_until = float("-inf")
         self._thread: ThreadPoolExecutor | None = None
-        self._users = 1
-        self._let_go: Callable[[], None] | None = None
 
     @property
     def per_minute(self) -> float:
@@ -163,12 +157,7 @@ class PacedBudget:
         return self._window.room(self._clock())
 
     def close(self) -> None:
-        """Release what the window holds open, once the last who shares this budget is done with it."""
-        self._users -= 1
-        if self._users:
-            return
-        if self._let_go is not None:
-            self._let_go()
+        """Release what the window holds open."""
         if self._thread is not None:
             self._thread.shutdown(wait=True)
         self._window.close()
@@ -276,6 +265,37 @@ class PacedBudget:
             self._nap.set_result(None)
 
 
+class _Request:
+    __slots__ = ("_budget", "_item", "_priority", "_user")
+
+    def __init__(self, budget: PacedBudget, priority: Priority, user: object) -> None:
+        self._budget = budget
+        self._priority = priority
+        self._user = user
+        self._item: Any = None
+
+    async def __aenter__(self) -> Turn:
+        self._item = await self._budget._turn(self._priority, self._user)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._item is not None:
+            self._budget._answered(self._item)
+
+    def withdraw(self) -> None:
+        item, self._item = self._item, None
+        if item is not None:
+            self._budget._withdraw(item)
+
+
+def _log_failure(done: Future[None]) -> None:
+    if not done.cancelled() and (error := done.exception()) is not None:
+        # The entry stays as it was: it counts from when the request was sent.
+        log.warning("The shared rate limit could not be told: %s: %s", type(error).__name__, error)
+
+
 class MemoryRateBudget(PacedBudget):
     """The budget of one process.
 
@@ -333,92 +353,3 @@ class UnlimitedBudget:
 
     async def __aexit__(self, *_: object) -> None:
         return None
-
-
-def rate_budget(
-    per_minute: float, limiter_url: str | None = None, key_id: str = "", *, spaced: bool = True
-) -> RateBudget:
-    """The budget of one key; in one event loop the same for everyone who asks. Close it when done.
-
-    :param per_minute: requests in any 60 seconds; 0: no limit.
-    :param limiter_url: who shares the count: ``None``: all processes of this user on this machine, by a
-        file; ``redis://…`` or ``postgresql://…``: several machines; ``file://PATH``; ``memory://``: only this
-        process.
-    :param key_id: which key, see :func:`aio_provider.jobs.settings.key_id`.
-    :param spaced: ``False`` for a wave, see :class:`PacedBudget`. It counts in the same window.
-    :raises ConfigurationError: a ``limiter_url`` that is not understood or cannot be used.
-    """
-    if not per_minute:
-        return UnlimitedBudget()
-    try:
-        budgets = _budgets.setdefault(asyncio.get_running_loop(), {})
-    except RuntimeError:  # no loop is running: nobody to share with
-        return PacedBudget(per_minute, _window(per_minute, limiter_url, key_id), spaced=spaced)
-    place = (key_id, per_minute, limiter_url, spaced)
-    budget = budgets.get(place)
-    if budget is not None:
-        budget._users += 1
-        return budget
-    budget = PacedBudget(per_minute, _window(per_minute, limiter_url, key_id), spaced=spaced)
-    budgets[place] = budget
-
-    def let_go() -> None:
-        budgets.pop(place, None)
-
-    budget._let_go = let_go
-    return budget
-
-
-def _window(per_minute: float, limiter_url: str | None, key_id: str) -> Window:
-    if limiter_url is not None and limiter_url.startswith("memory:"):
-        from aio_provider.jobs.windows import MemoryWindow
-
-        with _windows_lock:
-            return _windows.setdefault((key_id, per_minute), MemoryWindow(per_minute))
-    from aio_provider.jobs.shared_windows import shared_window
-
-    try:
-        return shared_window(limiter_url, key_id, per_minute)
-    except (ConfigurationError, OSError) as error:
-        if limiter_url is not None:
-            raise
-        log.warning("The rate limit is not shared with other processes: %s", error)
-        return _window(per_minute, "memory:", key_id)
-
-
-def _log_failure(done: Future[None]) -> None:
-    if not done.cancelled() and (error := done.exception()) is not None:
-        # The entry stays as it was: it counts from when the request was sent.
-        log.warning("The shared rate limit could not be told: %s: %s", type(error).__name__, error)
-
-
-_budgets: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Any, ...], PacedBudget]] = (
-    WeakKeyDictionary()
-)
-_windows: dict[tuple[str, float], Window] = {}
-_windows_lock = threading.Lock()
-
-
-class _Request:
-    __slots__ = ("_budget", "_item", "_priority", "_user")
-
-    def __init__(self, budget: PacedBudget, priority: Priority, user: object) -> None:
-        self._budget = budget
-        self._priority = priority
-        self._user = user
-        self._item: Any = None
-
-    async def __aenter__(self) -> Turn:
-        self._item = await self._budget._turn(self._priority, self._user)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._item is not None:
-            self._budget._answered(self._item)
-
-    def withdraw(self) -> None:
-        item, self._item = self._item, None
-        if item is not None:
-            self._budget._withdraw(item)

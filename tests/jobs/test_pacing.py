@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 import virtual
 
-from aio_provider.jobs.pacing import MemoryRateBudget, PacedBudget, Priority, UnlimitedBudget, rate_budget
+from aio_provider.jobs.limiter import rate_budget
+from aio_provider.jobs.pacing import MemoryRateBudget, PacedBudget, Priority, UnlimitedBudget
 from aio_provider.jobs.windows import MemoryWindow
 
 Sent = list[tuple[float, str]]

@@ -12,7 +12,7 @@ from aio_provider.api.client import AsyncAioClient
 from aio_provider.jobs.job import jobs_for
 from aio_provider.jobs.ledger import Ledger
 from aio_provider.jobs.ledger.reading import durations
-from aio_provider.jobs.pacing import rate_budget
+from aio_provider.jobs.limiter import rate_budget
 from aio_provider.jobs.polling import PollPlan
 from aio_provider.jobs.runner import Runner
 from aio_provider.sandbox import Sandbox

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from aio_provider.api.errors import ConfigurationError
-from aio_provider.jobs.pacing import PacedBudget, rate_budget
+from aio_provider.jobs.limiter import rate_budget
+from aio_provider.jobs.pacing import PacedBudget
 from aio_provider.jobs.redis_window import RedisWindow
 from aio_provider.jobs.shared_windows import shared_window
 from aio_provider.jobs.sql_window import SqlWindow
@@ -98,7 +99,7 @@ def test_a_clock_that_was_set_back_blocks_nobody_for_long(
 
 _SENDER = """
 import asyncio, sys, time
-from aio_provider.jobs.pacing import rate_budget
+from aio_provider.jobs.limiter import rate_budget
 
 async def main(url, key):
     budget = rate_budget(600, url, key)
