@@ -27,7 +27,8 @@ from aio_provider.jobs.job import Job, Outcome, OutcomeStatus
 from aio_provider.jobs.ledger import JobState, Ledger, LedgerError
 from aio_provider.jobs.limiter import rate_budget
 from aio_provider.jobs.polling import PollPlan, catalog_prior
-from aio_provider.jobs.runner import Progress, Runner
+from aio_provider.jobs.progress import Progress
+from aio_provider.jobs.runner import Runner
 
 if TYPE_CHECKING:
     from aio_provider.frames.partfiles import PartNote

@@ -95,15 +95,15 @@ class Carrier:
         self._changed = changed
         #: accepted tasks whose end is not on record yet
         self.in_flight = 0
-        #: jobs that would have gone past the limit
-        self.over_limit = 0
-        #: jobs that a budget of the ledger had no room for, and what it said to the last of them
-        self.over_budget = 0
-        self.budget_error: BudgetExceededError | None = None
         self._budgets = Budgets()
-        #: jobs left out since the account has too few credits, and what they would likely cost
-        self.unpaid = 0
-        self.unpaid_credits = 0.0
+        # Jobs that would have gone past the limit.
+        self._over_limit = 0
+        # Jobs that a budget of the ledger had no room for, and what it said to the last of them.
+        self._over_budget = 0
+        self._budget_error: BudgetExceededError | None = None
+        # Jobs left out since the account has too few credits, and what they would likely cost.
+        self._unpaid = 0
+        self._unpaid_credits = 0.0
 
     async def carry(self, opened: Open, entry: Entry) -> Outcome:
         """Reuse, re-attach, wait for another process, or submit; then collect.
@@ -164,12 +164,21 @@ class Carrier:
             return await self._after(opened, submission)
         return None
 
+    def over(self) -> Iterator[str]:
+        """What to warn of: jobs left out for ``max_credits`` or for a budget of the ledger."""
+        if self._over_limit:
+            yield (
+                f"{_jobs_were(self._over_limit)} not submitted, which would have gone past "
+                f"max_credits={in_digits(self._limit.limit)}."
+            )
+        if self._over_budget:
+            yield f"{_jobs_were(self._over_budget)} not submitted. {self._budget_error}"
+
     def short_of(self, error: InsufficientCreditsError) -> InsufficientCreditsError:
         """The service's refusal, with how many jobs are left and what they need."""
-        jobs = "1 job was" if self.unpaid == 1 else f"{self.unpaid:,} jobs were"
         return InsufficientCreditsError(
-            f"{str(error).rstrip('.')}. {jobs} not submitted, which need "
-            f"about {in_digits(self.unpaid_credits)} credits. Top up and run again: what is done is "
+            f"{str(error).rstrip('.')}. {_jobs_were(self._unpaid)} not submitted, which need "
+            f"about {in_digits(self._unpaid_credits)} credits. Top up and run again: what is done is "
             "not paid for again.",
             status=error.status,
             type=error.type,
@@ -186,7 +195,7 @@ class Carrier:
             return self._left_out(job, self._submitter.stopped)
         amount = self._limit.amount(job, entry)
         if not await self._limit.reserve(amount):
-            self.over_limit += 1
+            self._over_limit += 1
             return outcomes.over_limit(job, self._limit.limit)
         charged: float | None = 0.0
         try:
@@ -209,11 +218,11 @@ class Carrier:
     def _left_out(self, job: Job, error: AioError | None) -> Outcome:
         if isinstance(error, InsufficientCreditsError):
             expected = job.estimate or price(job.request)
-            self.unpaid += 1
-            self.unpaid_credits += expected.low if expected.likely is None else expected.likely
+            self._unpaid += 1
+            self._unpaid_credits += expected.low if expected.likely is None else expected.likely
         if isinstance(error, BudgetExceededError):
-            self.over_budget += 1
-            self.budget_error = error
+            self._over_budget += 1
+            self._budget_error = error
         return outcomes.not_submitted(job, error)
 
     async def _send(self, job: Job, entry: Entry) -> Submission:
@@ -315,3 +324,7 @@ class Carrier:
             return Priority.SUBMIT
         slow = self._poller.plan.slowest(job.request.kind, job.request.model)
         return Priority.SUBMIT_FIRST if left * 60.0 / per_minute < _END_GAME * slow else Priority.SUBMIT
+
+
+def _jobs_were(count: int) -> str:
+    return "1 job was" if count == 1 else f"{count:,} jobs were"

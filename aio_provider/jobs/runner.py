@@ -10,31 +10,28 @@ import asyncio
 import time
 import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from aio_provider.api.amounts import in_digits
 from aio_provider.api.errors import AioError, InsufficientCreditsError
 from aio_provider.jobs import outcomes
 from aio_provider.jobs.budget import CreditLimit
 from aio_provider.jobs.carrier import Carrier, Open
-from aio_provider.jobs.job import DEADLINES, Job, Outcome, OutcomeStatus
+from aio_provider.jobs.job import DEADLINES, Job, Outcome
 from aio_provider.jobs.ledger import AsyncLedger, JobConflictError, JobState, Ledger
 from aio_provider.jobs.pacing import RateBudget
 from aio_provider.jobs.poller import Poller
 from aio_provider.jobs.polling import PollPlan
+from aio_provider.jobs.progress import Meter, Progress
 from aio_provider.jobs.submission import Fate, Observer, Submission, Submitter
 
 if TYPE_CHECKING:
     from aio_provider.api.client import AsyncAioClient
     from aio_provider.jobs.ledger import Entry
 
-#: seconds and results from which on the speed is believed
-_ETA_AFTER = (1.0, 5)
 #: jobs looked up in the ledger at once
 _CHUNK = 256
-
 
 #: what a run takes
 Jobs: TypeAlias = Iterable[Job] | AsyncIterable[Iterable[Job]]
@@ -42,23 +39,6 @@ Jobs: TypeAlias = Iterable[Job] | AsyncIterable[Iterable[Job]]
 
 class CreditLimitWarning(UserWarning):
     """Some jobs were not submitted: they would have gone past ``max_credits`` or a budget of the ledger."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is.
-
-    ``total`` and ``eta_seconds`` are ``None`` while they cannot be told; ``credits`` is what this run was
-    charged so far, as the service says.
-    """
-
-    total: int | None = None
-    done: int = 0
-    failed: int = 0
-    in_flight: int = 0
-    reused: int = 0
-    credits: float = 0.0
-    eta_seconds: float | None = None
 
 
 class Runner:
@@ -171,13 +151,12 @@ class _Run:
     def __init__(self, runner: Runner, jobs: Jobs, total: Callable[[], int | None]) -> None:
         self._runner = runner
         self._jobs = jobs
-        self._total = total
+        self._meter = Meter(total, runner.budget.per_minute, runner.clock)
         self._own_ledger: AsyncLedger | None = None
         if isinstance(runner.ledger, AsyncLedger):
             self._ledger = runner.ledger
         else:
             self._ledger = self._own_ledger = AsyncLedger(runner.ledger)
-        self._limit = CreditLimit(runner.max_credits)
         self._submitter = Submitter(
             runner.client,
             self._ledger,
@@ -202,11 +181,11 @@ class _Run:
             self._ledger,
             self._submitter,
             self._poller,
-            self._limit,
+            CreditLimit(runner.max_credits),
             concurrency=runner.concurrency,
             deadlines=runner.deadlines,
             prefer=runner.prefer,
-            left=self._left,
+            left=self._meter.left,
             budget=runner.budget,
             wall=runner.wall,
             observer=runner.observer,
@@ -219,9 +198,6 @@ class _Run:
         self._tasks: set[asyncio.Task[None]] = set()
         self._fed = False
         self._fatal: BaseException | None = None
-        self._progress = Progress(total())
-        #: when the first own result had come, and how many had by then
-        self._first: tuple[float, int] | None = None
 
     # -- the whole
 
@@ -238,22 +214,9 @@ class _Run:
             yield outcome
         if self._fatal is not None:
             raise self._fatal
-        if self._carrier.over_limit and self._runner.warn:
-            left = self._carrier.over_limit
-            warnings.warn(
-                f"{'1 job was' if left == 1 else f'{left:,} jobs were'} not submitted, which would have gone "
-                f"past max_credits={in_digits(self._runner.max_credits)}.",
-                CreditLimitWarning,
-                stacklevel=2,
-            )
-        if self._carrier.over_budget and self._runner.warn:
-            left = self._carrier.over_budget
-            warnings.warn(
-                f"{'1 job was' if left == 1 else f'{left:,} jobs were'} not submitted. "
-                f"{self._carrier.budget_error}",
-                CreditLimitWarning,
-                stacklevel=2,
-            )
+        if self._runner.warn:
+            for left_out in self._carrier.over():
+                warnings.warn(left_out, CreditLimitWarning, stacklevel=2)
         stopped = self._submitter.stopped
         if isinstance(stopped, InsufficientCreditsError):
             raise self._carrier.short_of(stopped) from stopped
@@ -403,52 +366,15 @@ class _Run:
 
     def _hand_out(self, ended: list[tuple[Open, Outcome]]) -> None:
         batch: list[Outcome] = []
-        was = self._progress
-        failed, reused, credits = was.failed, was.reused, was.credits
         for opened, outcome in ended:
             if self._open.get(opened.job.key) is opened:
                 del self._open[opened.job.key]
             batch.append(outcome)
             batch.extend(replace(outcome, job=twin, reused=True) for twin in opened.twins)
-            count = 1 + len(opened.twins)
-            failed += count * (outcome.status in (OutcomeStatus.FAILED, OutcomeStatus.EXPIRED))
-            reused += count if outcome.reused else count - 1
-            credits += 0.0 if outcome.reused else outcome.credits or 0.0
-        self._progress = replace(
-            was, done=was.done + len(batch), failed=failed, reused=reused, credits=credits
-        )
+            self._meter.count(outcome, 1 + len(opened.twins))
         self._out.put_nowait(batch)
         self._report()
 
     def _report(self) -> None:
         if self._runner.progress is not None:
-            in_flight = self._carrier.in_flight
-            self._runner.progress(
-                replace(self._progress, total=self._total(), in_flight=in_flight, eta_seconds=self._eta())
-            )
-
-    def _left(self) -> int | None:
-        total = self._total()
-        return None if total is None else max(total - self._progress.done, 0)
-
-    def _eta(self) -> float | None:
-        """Seconds left: by the requests still to send where there is a limit, else by the speed since the
-        first results. ``None`` until that means something: all may be on record, or the first have just come.
-        """
-        left = self._left()
-        if not left:
-            return None if left is None else 0.0
-        own = self._progress.done - self._progress.reused
-        if self._runner.budget.per_minute:
-            requests = 2 * left - self._carrier.in_flight
-            begun = own or self._carrier.in_flight
-            return requests * 60.0 / self._runner.budget.per_minute if begun else None
-        if not own:
-            return None
-        now = self._runner.clock()
-        if self._first is None:
-            self._first = now, own
-        since, before = self._first
-        if now - since < _ETA_AFTER[0] or own - before < _ETA_AFTER[1]:
-            return None
-        return left * (now - since) / (own - before)
+            self._runner.progress(self._meter.progress(self._carrier.in_flight))

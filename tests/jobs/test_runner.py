@@ -25,7 +25,8 @@ from aio_provider.jobs.job import Job, Outcome, OutcomeStatus, jobs_for
 from aio_provider.jobs.ledger import AsyncLedger, JobState, Ledger, LedgerError, new_owner
 from aio_provider.jobs.pacing import MemoryRateBudget
 from aio_provider.jobs.polling import PollPlan, catalog_prior
-from aio_provider.jobs.runner import CreditLimitWarning, Progress, Runner
+from aio_provider.jobs.progress import Progress
+from aio_provider.jobs.runner import CreditLimitWarning, Runner
 from aio_provider.sandbox import Sandbox
 
 SCALE = 0.01
