@@ -1,17 +1,17 @@
 """The one polling loop: task ids in, tasks out as they finish. Runner, triggers and sensor all use it.
 
 It spends each request where its :class:`~aio_provider.jobs.polling.PollPlan` says, in turns of the key's
-:class:`~aio_provider.jobs.pacing.RateBudget`, and only ever sends GETs.
+:class:`~aio_provider.jobs.pacing.RateBudget`, and only ever sends GETs. After polls that told nothing it
+waits for as long as :class:`~aio_provider.jobs.backoff.Backoff` says.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
@@ -27,23 +27,18 @@ from aio_provider.api.errors import (
     TransportError,
 )
 from aio_provider.api.tasks import Task
+from aio_provider.jobs.backoff import Backoff
 from aio_provider.jobs.pacing import Priority, RateBudget, Turn
 from aio_provider.jobs.polling import PollPlan
 
-log = logging.getLogger(__name__)
-
 #: answers that say nothing about the task: ask again later
-PASSING = (TransportError, ServerError, RateLimitError, ProtocolError, InsufficientCreditsError)
+_PASSING = (TransportError, ServerError, RateLimitError, ProtocolError, InsufficientCreditsError)
 #: polls under way at once, or a second's worth of the limit: more only slow down the connection pool
 _CONCURRENCY = 16
 #: seconds after which a poll that waits for its turn is thought over
 _RETHINK = 2.0
-#: the longest pause between two polls while the service cannot be reached, in seconds
-_LONGEST_PAUSE = 60.0
 #: tasks taken on before others have their turn of the event loop; many batches may begin at once
 _SLICE = 50
-#: a service without the task must say so at least this often before it is believed
-_NOT_FOUND_TIMES = 3
 
 
 class TaskSource(Protocol):
@@ -62,23 +57,6 @@ class Accepted(NamedTuple):
 
 
 _Sink = Callable[[str, "Task | BaseException"], None]
-
-
-@dataclass(slots=True, eq=False)
-class _Trouble:
-    """What stood in the way of the last polls for a task."""
-
-    failures: int = 0
-    missing: int = 0
-    missing_since: float | None = None
-
-
-@dataclass(slots=True)
-class _Weather:
-    """How the service as a whole is doing."""
-
-    failures: int = 0
-    pause_until: float = field(default=float("-inf"))
 
 
 class Poller:
@@ -115,17 +93,15 @@ class Poller:
         self.plan.spacing = 60.0 / budget.per_minute if budget.per_minute else 0.0
         self._user = self if user is None else user
         self._most = max(_CONCURRENCY, int(budget.per_minute / 60))
-        self._grace = not_found_grace
+        self._backoff = Backoff(not_found_grace)
         self._clock = clock
         self._wall = wall
         # Who is told of each task. A batch's tasks share one tuple: there may be a hundred thousand of them,
         # and each object that is kept makes the garbage collector's pauses longer, for the whole process.
         self._followed: dict[str, tuple[_Sink, ...]] = {}
-        self._troubles: dict[str, _Trouble] = {}
         self._loop_task: asyncio.Task[None] | None = None
         self._polls: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
-        self._weather = _Weather()
         self._sparing = 0
         self._tell = observer or (lambda step, late: None)
 
@@ -264,12 +240,12 @@ class Poller:
             self._followed[task_id] = others
             return
         del self._followed[task_id]
-        self._troubles.pop(task_id, None)
+        self._backoff.forget(task_id)
         self.plan.discard(task_id)
         self._wake.set()
 
     def _settle(self, task_id: str, result: Task | BaseException) -> None:
-        self._troubles.pop(task_id, None)
+        self._backoff.forget(task_id)
         for sink in self._followed.pop(task_id, ()):
             sink(task_id, result)
 
@@ -284,13 +260,13 @@ class Poller:
             while self._followed:
                 self._wake.clear()
                 # While the service is down, one poll at a time finds out when it is back.
-                if len(self._polls) >= (1 if self._weather.failures else self._most):
+                if len(self._polls) >= (1 if self._backoff.failures else self._most):
                     await self._sleep(None)
                     continue
                 pressed = self._pressed()
                 due = self.plan.next_due(self._clock(), pressed)
                 if due is not None:
-                    due = max(due, self._weather.pause_until)
+                    due = max(due, self._backoff.pause_until)
                 if due is None or due > self._clock():
                     await self._sleep(due)
                     continue
@@ -349,7 +325,7 @@ class Poller:
         sent_at = self._clock()
         try:
             task = await self.client.get_task(task_id)
-        except PASSING as error:
+        except _PASSING as error:
             self._passing(task_id, error)
         except NotFoundError as error:
             self._not_found(task_id, sent_at, error)
@@ -360,58 +336,37 @@ class Poller:
             self.plan.discard(task_id)
             self._settle(task_id, error)
         else:
-            self._weather.failures = 0
+            self._backoff.reached()
             if task.done:
                 self.plan.ended(task_id, self._clock())
                 self._settle(task_id, task)
             else:
                 self.plan.running(task_id, sent_at)
-                self._troubles.pop(task_id, None)
+                self._backoff.forget(task_id)
         finally:
             await turn.__aexit__(None, None, None)
 
     def _passing(self, task_id: str, error: AioError) -> None:
         now = self._clock()
-        own = 0
-        if task_id in self._followed:
-            trouble = self._troubles.setdefault(task_id, _Trouble())
-            trouble.failures += 1
-            own = trouble.failures
         if isinstance(error, RateLimitError):
             self._tell("refused", 0.0)
             self.budget.close_for(error.retry_after)
-        elif isinstance(error, TransportError | ServerError) and now >= self._weather.pause_until:
-            # The service is down for all tasks alike: pause for all, not once a task.
-            self._weather.failures += 1
-            pause = min(0.25 * 2 ** min(self._weather.failures, 10), _LONGEST_PAUSE)
-            self._weather.pause_until = now + pause
-            log.log(
-                logging.WARNING if self._weather.failures > 2 else logging.DEBUG,
-                "Polling paused for %.1f s: %s: %s",
-                pause,
-                type(error).__name__,
-                error,
-            )
-        self.plan.lost(task_id, now + min(0.25 * 2 ** min(own, 10), _LONGEST_PAUSE))
+        elif isinstance(error, TransportError | ServerError):
+            self._backoff.unreachable(error, now)
+        if task_id in self._followed:
+            self.plan.lost(task_id, self._backoff.failed(task_id, now))
 
     def _not_found(self, task_id: str, sent_at: float, error: NotFoundError) -> None:
-        """A 404 soon after acceptance means running; one that stays means the task is gone."""
         submitted_at = self.plan.submitted_at(task_id)
         if submitted_at is None:
             return
-        self._weather.failures = 0
-        trouble = self._troubles.setdefault(task_id, _Trouble())
-        trouble.missing += 1
-        if trouble.missing_since is None:
-            trouble.missing_since = sent_at
-        young = sent_at - submitted_at < self._grace
-        recent = sent_at - trouble.missing_since < self._grace
-        if trouble.missing >= _NOT_FOUND_TIMES and not young and not recent:
+        self._backoff.reached()
+        again_at = self._backoff.missing(task_id, submitted_at, sent_at, self._clock())
+        if again_at is None:
             self.plan.discard(task_id)
             self._settle(task_id, error)
         else:
-            wait = self._grace / 4 if not young else self._grace / 20
-            self.plan.lost(task_id, self._clock() + wait)
+            self.plan.lost(task_id, again_at)
 
     async def _sleep(self, until: float | None) -> None:
         """Sleep until a time, or until a task comes, goes or is answered."""
