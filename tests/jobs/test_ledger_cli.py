@@ -325,9 +325,14 @@ def test_a_job_of_another_service_is_not_asked_about_here(path: Path, sandbox: S
     assert "sent to https://elsewhere/api/v1" in said and "--base-url" in said
 
 
-def test_a_mistyped_id_can_be_mended(book: Ledger, sandbox: Sandbox) -> None:
+def test_a_mistyped_id_can_be_mended(
+    book: Ledger, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from aio_provider.api.client import AioClient
+    from aio_provider.jobs.poller import Poller
 
+    # A 404 is believed after a minute: here sooner.
+    monkeypatch.setitem(Poller.__init__.__kwdefaults__, "not_found_grace", 0.5)
     with AioClient() as client:
         ours = client.submit(request()).id
     aio("resolve", "key-unk", "--task-id", f"{ours}x", "--no-check")
