@@ -70,7 +70,6 @@ class LatencyModel:
         self.count = 0
         self._trust = 1.0
         self.version = 0
-        self._mass: list[float] = self._prior
         self._cdf: list[float] = []
         self._polls: list[float] = []
         self._waited: list[float] = []
@@ -211,7 +210,6 @@ class LatencyModel:
             mass = [0.8 * p + 0.1 * q + 0.1 / _COUNT for p, q in zip(self._rescaled(), mass, strict=True)]
             for _ in range(_STEPS):
                 mass = self._step(mass, observed, faith)
-        self._mass = mass
         self._cdf = [0.0, *accumulate(mass)]
         self._polls = self._poll_density(mass)
         middles = ((low + high) / 2 for low, high in pairwise(self._cdf))
