@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from aio_provider.api.amounts import in_digits
-from aio_provider.cli_generate import mapping, mapping_options, told
+from aio_provider.cli_generate import generate, mapping, mapping_options, told
 
 if TYPE_CHECKING:
     from aio_provider.frames.estimates import FrameEstimate
 
 
-@click.command()
+class _AsGenerate(click.Command):
+    """Takes what else ``aio generate`` does, to no effect: one word turns such a line into its estimate."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        own = {option.name for option in self.params}
+        for option in generate.params:
+            if isinstance(option, click.Option) and option.name not in own:
+                other = copy.copy(option)
+                other.required, other.expose_value, other.hidden = False, False, True
+                self.params.append(other)
+
+
+@click.command(cls=_AsGenerate)
 @mapping_options
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def estimate(
@@ -31,7 +45,8 @@ def estimate(
     """Say what making something for every row of the INPUTs would cost. Sends nothing and needs no key.
 
     The source of each figure is said: the published price, learned from what the ledger has seen charged, or
-    unknown. Rows whose result is on record cost nothing again.
+    unknown. Rows whose result is on record cost nothing again. The other options of aio generate are taken
+    too, and change nothing.
 
     \b
     aio estimate products.csv image -m flux-2 -c prompt=caption

@@ -74,6 +74,14 @@ def mapping_options(command: F) -> F:
             show_default=True,
             help="Rows that an earlier run may have paid for: hold them, or send them again.",
         ),
+        click.option(
+            "--reuse",
+            type=click.Choice(["always", "run", "never"]),
+            default="always",
+            show_default=True,
+            help="Whose results count: any run's, those of the same --run-id, or none (pay anew).",
+        ),
+        click.option("--run-id", metavar="NAME", help="Names the run, in the ledger and for --reuse run."),
         click.option("--base-url", help="Instead of AIO_BASE_URL."),
         click.option("--ledger", metavar="PATH|URL", help="Instead of AIO_LEDGER."),
     ]
@@ -147,13 +155,6 @@ _OUTPUT = "The Parquet file to write, or a folder of them (ends in / or has no s
 @click.option("--overwrite", is_flag=True, help="Replace an existing file whatever it is.")
 @click.option("--overwrite-columns", is_flag=True, help="Replace output columns that the input has.")
 @click.option("--prefix", default="aio_", help="Begins the names of the output columns.")
-@click.option(
-    "--reuse",
-    type=click.Choice(["always", "run", "never"]),
-    default="always",
-    help="Whose results count: any run's, those of the same --run-id, or none (pay anew).",
-)
-@click.option("--run-id", metavar="NAME", help="Names the run, in the ledger and for --reuse run.")
 @click.option(
     "--prefer",
     type=click.Choice(["results", "finish"]),

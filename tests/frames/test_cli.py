@@ -48,6 +48,20 @@ def test_estimate_spends_nothing(aio_sandbox_env: Sandbox, table: Path) -> None:
     assert aio_sandbox_env.requests.get("requests", 0) == 0
 
 
+def test_one_word_turns_a_run_into_its_estimate(
+    aio_sandbox_env: Sandbox, table: Path, tmp_path: Path
+) -> None:
+    line = [table, "image", "-c", "prompt=caption", "-o", tmp_path / "out", "--partition-by", "sku"]
+    line += ["--prefix", "pic_", "--label", "team=growth", "--deadline", "20m", "-q"]
+    assert run("estimate", *line).output.startswith("10 credits; 2 of 2 rows would be sent")
+    assert not (tmp_path / "out").exists()
+    done = run("generate", *line)
+    assert done.exit_code == 0, done.output
+    assert run("estimate", *line).output.startswith("0 credits")
+    assert run("estimate", *line, "--reuse", "never").output.startswith("10 credits; 2 of 2 rows")
+    assert "No such option" in run("estimate", *line, "--outptu", "x").output
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
