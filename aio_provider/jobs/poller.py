@@ -210,8 +210,7 @@ class Poller:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for task_id in list(self._followed):
-            self._settle(task_id, asyncio.CancelledError())
+        self._settle_all(asyncio.CancelledError())
 
     # -- who is followed
 
@@ -249,6 +248,18 @@ class Poller:
         for sink in self._followed.pop(task_id, ()):
             sink(task_id, result)
 
+    def _settle_all(self, error: BaseException) -> None:
+        """Tell everyone; who follows many tasks once, where the error ends all of that."""
+        once = isinstance(error, AuthenticationError) or not isinstance(error, AioError)
+        told: set[_Sink] = set()
+        followed, self._followed = self._followed, {}
+        for task_id, sinks in followed.items():
+            self._backoff.forget(task_id)
+            for sink in sinks:
+                if not once or sink not in told:
+                    told.add(sink)
+                    sink(task_id, error)
+
     # -- the loop
 
     def _pressed(self) -> bool:
@@ -263,6 +274,9 @@ class Poller:
                 if len(self._polls) >= (1 if self._backoff.failures else self._most):
                     await self._sleep(None)
                     continue
+                if not self.plan.tidy():  # many have left at once, and others use this event loop too
+                    await asyncio.sleep(0)
+                    continue
                 pressed = self._pressed()
                 due = self.plan.next_due(self._clock(), pressed)
                 if due is not None:
@@ -272,8 +286,7 @@ class Poller:
                     continue
                 await self._take_turn(due)
         except Exception as error:  # noqa: BLE001 - it is raised in everyone who waits
-            for task_id in list(self._followed):
-                self._settle(task_id, error)
+            self._settle_all(error)
 
     async def _take_turn(self, due: float) -> None:
         """Get a turn, and use it for what is best when it comes.
@@ -304,7 +317,7 @@ class Poller:
 
     def _poll_soon(self, turn: Any, held: Turn, due: float) -> bool:
         """Poll for what is best now, if there is anything."""
-        task_id = self.plan.pick(self._clock(), self._pressed())
+        task_id = self.plan.pick(self._clock(), self._pressed()) if self.plan.tidy() else None
         if task_id is None:
             held.withdraw()
             return False
@@ -318,8 +331,7 @@ class Poller:
         self._polls.discard(poll)
         self._wake.set()
         if not poll.cancelled() and (error := poll.exception()) is not None:
-            for task_id in list(self._followed):
-                self._settle(task_id, error)
+            self._settle_all(error)
 
     async def _poll(self, task_id: str, turn: Any) -> None:
         sent_at = self._clock()
@@ -330,8 +342,7 @@ class Poller:
         except NotFoundError as error:
             self._not_found(task_id, sent_at, error)
         except AuthenticationError as error:
-            for other in list(self._followed):
-                self._settle(other, error)
+            self._settle_all(error)
         except AioError as error:
             self.plan.discard(task_id)
             self._settle(task_id, error)

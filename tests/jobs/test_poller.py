@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import heapq
 import time
 import tracemalloc
 from collections.abc import Callable, Coroutine, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from aio_provider.api.errors import (
 )
 from aio_provider.api.requests import GenerationRequest
 from aio_provider.api.tasks import Task, TaskStatus
+from aio_provider.jobs import polling
 from aio_provider.jobs.pacing import MemoryRateBudget, UnlimitedBudget
 from aio_provider.jobs.poller import Accepted, Poller, shared_poller
 from aio_provider.jobs.polling import PollPlan
@@ -368,6 +371,20 @@ def test_many_tasks_and_a_refused_key() -> None:
     run(main())
 
 
+async def test_who_follows_many_hears_of_a_refused_key_once() -> None:
+    poller = Poller(Service(), MemoryRateBudget(60), PollPlan(lambda kind, model: (3600.0, 7200.0)))
+    heard: dict[str, list[tuple[str, object]]] = {"one": [], "other": []}
+    for name, told in heard.items():
+        sinks = (lambda task_id, found, told=told: told.append((task_id, found)),)
+        for number in range(100):
+            poller._follow(Accepted(f"{name}-{number}", "video", None, time.time()), sinks)
+    error = AuthenticationError("no")
+    poller._settle_all(error)
+    assert heard == {"one": [("one-0", error)], "other": [("other-0", error)]}
+    assert len(poller) == 0
+    await poller.aclose()
+
+
 def test_who_stops_listening_to_many_leaves() -> None:
     service = Service(a=done_at(5), b=done_at(50))
 
@@ -447,6 +464,36 @@ async def test_many_thousand_tasks_are_never_in_the_way() -> None:
     await _watch_many_thousand(each=measure, plan=plan)
     assert 20 <= most <= 20 * 50 + 1, "a hundredth of the tasks of each batch"
     assert plan.most_at_once < 200, "keys that are mended or put anew in one step of the loop"
+
+
+async def test_many_thousand_tasks_that_leave_hold_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    popped = 0
+
+    def counted(heap: list[Any]) -> Any:
+        nonlocal popped
+        popped += 1
+        return heapq.heappop(heap)
+
+    counting = SimpleNamespace(heappop=counted, heappush=heapq.heappush, heapreplace=heapq.heapreplace)
+    monkeypatch.setattr(polling, "heapq", counting)
+    now = time.time()
+    poller = Poller(Service(), MemoryRateBudget(60), PollPlan(lambda kind, model: (3600.0, 7200.0)))
+    batch = poller.watch_many(Accepted(f"n{n}", "video", None, now) for n in range(20_000))
+    many = asyncio.create_task(anext(batch))
+    one = asyncio.create_task(poller.watch("left", kind="video", submitted_at=now + 1))
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    assert len(poller) == 20_001
+    many.cancel()
+    most, steps = 0, 0
+    while popped < 19_000 and steps < 1000:
+        before, steps = popped, steps + 1
+        await asyncio.sleep(0)
+        most = max(most, popped - before)
+    assert popped >= 19_000 and most <= 3 * 1000 + 10
+    one.cancel()
+    await asyncio.gather(many, one, return_exceptions=True)
+    await poller.aclose()
 
 
 @pytest.mark.usefixtures("only_our_garbage")

@@ -208,6 +208,22 @@ def test_a_gone_task_leaves_no_trace() -> None:
     assert plan.next_due(100.0, False) is None
 
 
+def test_many_that_leave_at_once_are_taken_out_of_the_way_bit_by_bit() -> None:
+    plan = PollPlan(lambda kind, model: (3.0, 8.0), seed=0)
+    for number in range(10_000):
+        plan.add(f"gone-{number}", kind="image", model="m", submitted_at=0.0, now=0.0)
+    plan.add("left", kind="image", model="m", submitted_at=1.0, now=1.0)
+    assert plan.tidy()
+    for number in range(10_000):
+        plan.discard(f"gone-{number}")
+    bits = 1
+    while not plan.tidy():
+        bits += 1
+    assert 9 <= bits <= 12, "a thousand at a time"
+    assert plan.next_due(100.0, False) is not None
+    assert plan.pick(100.0, False) == "left"
+
+
 def test_many_thousand_tasks_do_not_slow_it_down() -> None:
     plan = PollPlan(prior, seed=1)
     began = time.process_time()
