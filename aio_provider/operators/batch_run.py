@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 import time
@@ -37,7 +38,7 @@ _LOOK_AGAIN = 15.0
 
 @dataclass
 class State:
-    """What one wave hands to the next, as plain JSON: it is kept in Airflow's database, and holds no prompt.
+    """What one wave hands to the next, as JSON: it is kept in Airflow's database, and holds no prompt.
 
     :param cursor: jobs from the front that need no further look; ``counted``: that were looked at.
     :param more: jobs are left to submit.
@@ -67,14 +68,15 @@ class State:
     #: task id → the flight and when to give it up, in seconds since 1970
     flights: dict[str, tuple[Flight, float]] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON."""
+    def to_text(self) -> str:
+        """JSON."""
         flights = [[*asdict(flight).values(), until] for flight, until in self.flights.values()]
-        return {**asdict(self), "flights": flights}
+        return json.dumps({**asdict(self), "flights": flights}, separators=(",", ":"))
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> State:
-        """From :meth:`to_dict`, as it comes back from the database."""
+    def from_text(cls, text: str) -> State:
+        """From :meth:`to_text`, as it comes back from the database."""
+        values = json.loads(text)
         flights = {item[1]: (Flight(*item[:-1]), item[-1]) for item in values["flights"]}
         return cls(**{**values, "tally": Tally(**values["tally"]), "flights": flights})
 
@@ -270,11 +272,11 @@ class BatchRun:
         until = [until for _, until in self.state.flights.values()]
         return AioBatchTrigger(
             aio_conn_id=self.hook.aio_conn_id,
-            groups=_groups(flights),
+            groups=groups_of(flights),
             deadline=min(until) if until else (wake_at or began) + MINUTE,
             wake_at=wake_at,
             sparing=to_send or not flights,
-            carry=self.state.to_dict(),
+            carry=self.state.to_text(),
         )
 
 
@@ -301,8 +303,13 @@ def _tell_metrics(job: Job, answer: Submission) -> None:
         metrics.refused("submit")
 
 
-def _groups(flights: Iterable[Flight]) -> list[dict[str, Any]]:
-    groups: dict[tuple[str, str | None], list[list[Any]]] = {}
+def groups_of(flights: Iterable[Flight]) -> list[dict[str, Any]]:
+    """Tasks in flight as the trigger takes them."""
+    groups: dict[tuple[str, str | None], dict[str, Any]] = {}
     for flight in flights:
-        groups.setdefault((flight.kind, flight.model), []).append([flight.task_id, flight.submitted_at])
-    return [{"kind": kind, "model": model, "tasks": tasks} for (kind, model), tasks in groups.items()]
+        kind, model = flight.kind, flight.model
+        new: dict[str, Any] = {"kind": kind, "model": model, "ids": [], "submitted_at": []}
+        group = groups.setdefault((kind, model), new)
+        group["ids"].append(flight.task_id)
+        group["submitted_at"].append(flight.submitted_at)
+    return list(groups.values())

@@ -196,7 +196,7 @@ class AioGenerateFromParquetOperator(BaseOperator):
         """Resume after the trigger: take its outcomes, send the next wave. All it needs is in the event."""
         from aio_provider.operators.batch_run import State
 
-        return self._run(context, State.from_dict(event["carry"]), event)
+        return self._run(context, State.from_text(event["carry"]), event)
 
     def on_kill(self) -> None:
         """The service has no call to cancel tasks: say that they go on, and how they are picked up."""

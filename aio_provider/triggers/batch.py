@@ -37,16 +37,17 @@ class AioBatchTrigger(BaseTrigger):
     holds no key and no prompt, and shares the poller of its key.
 
     :param aio_conn_id: connection id.
-    :param groups: ``[{"kind": "image", "model": "flux-2", "tasks": [[id, submitted_at], ...]}, ...]``; times
-        are seconds since 1970.
+    :param groups: ``[{"kind": "image", "model": "flux-2", "ids": [...], "submitted_at": [...]}, ...]``; times
+        are seconds since 1970. Flat lists: of a list for each task, and of all that is in one, a triggerer
+        would hold as many objects as there are tasks.
     :param deadline: when to give up, in seconds since 1970.
     :param chunk: the most outcomes in one event.
     :param wake_at: when to fire although tasks are still running, in seconds since 1970: say, once the rate
         budget has room for more submissions. ``None``: never.
     :param sparing: more submissions are to come, and share the limit: spend fewer requests on polls, and do
         not fire before ``wake_at`` because all have ended.
-    :param carry: plain JSON that is handed back in the event, as ``carry``: ``dag.test()`` drops the
-        ``kwargs`` of a deferral.
+    :param carry: text that is handed back in the event, as ``carry``: ``dag.test()`` drops the ``kwargs`` of
+        a deferral. Text, since nobody in the triggerer looks into it.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class AioBatchTrigger(BaseTrigger):
         chunk: int = 500,
         wake_at: float | None = None,
         sparing: bool = False,
-        carry: Mapping[str, Any] | None = None,
+        carry: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.aio_conn_id = aio_conn_id
@@ -115,7 +116,7 @@ class AioBatchTrigger(BaseTrigger):
         )
 
     def _count(self) -> int:
-        return sum(len(group["tasks"]) for group in self.groups)
+        return sum(len(group["ids"]) for group in self.groups)
 
 
 class _Batch:
@@ -129,7 +130,7 @@ class _Batch:
         from aio_provider.jobs.poller import Accepted  # not at import: DAG files are parsed all the time
 
         for group in self._trigger.groups:
-            for aio_task_id, submitted_at in group["tasks"]:
+            for aio_task_id, submitted_at in zip(group["ids"], group["submitted_at"], strict=True):
                 yield Accepted(aio_task_id, group["kind"], group["model"], submitted_at)
 
     async def collect(self, outcomes: list[dict[str, Any]]) -> str:
@@ -141,7 +142,7 @@ class _Batch:
         fire_at = min(trigger.deadline, trigger.wake_at or trigger.deadline)
         if trigger.deadline <= time.time():  # it passed while nobody looked: the triggerer was down
             fire_at = time.time() + _LATE_LOOK
-        left = len({aio_task_id for group in trigger.groups for aio_task_id, _ in group["tasks"]})
+        left = len({aio_task_id for group in trigger.groups for aio_task_id in group["ids"]})
         watch = self._poller.watch_many(self._tasks(), deadline=fire_at, sparing=trigger.sparing)
         async with aclosing(watch) as found:
             async for aio_task_id, result in found:

@@ -11,6 +11,8 @@ import pytest
 
 from aio_provider.api.requests import GenerationRequest
 from aio_provider.hooks.aio import AioHook
+from aio_provider.jobs.flights import Flight
+from aio_provider.operators.batch_run import State, groups_of
 from aio_provider.sandbox import Sandbox
 from aio_provider.triggers import batch
 from aio_provider.triggers.aio import AioBatchTrigger, AioTaskTrigger
@@ -22,8 +24,12 @@ def submitted(count: int, kind: str = "image") -> dict[str, Any]:
     """A group of tasks that the sandbox has just taken."""
     with AioHook().get_conn() as client:
         requests = [GenerationRequest.build(kind, prompt=f"fox number {n}") for n in range(count)]
-        tasks = [[client.submit(request).id, time.time()] for request in requests]
-    return {"kind": kind, "model": requests[0].model, "tasks": tasks}
+        ids = [client.submit(request).id for request in requests]
+    return group_of(ids, kind, requests[0].model)
+
+
+def group_of(ids: list[str], kind: str = "image", model: str | None = None) -> dict[str, Any]:
+    return {"kind": kind, "model": model, "ids": ids, "submitted_at": [time.time()] * len(ids)}
 
 
 def trigger(*groups: dict[str, Any], **arguments: Any) -> AioBatchTrigger:
@@ -32,11 +38,11 @@ def trigger(*groups: dict[str, Any], **arguments: Any) -> AioBatchTrigger:
 
 
 def ids(*groups: dict[str, Any]) -> set[str]:
-    return {task_id for group in groups for task_id, _ in group["tasks"]}
+    return {task_id for group in groups for task_id in group["ids"]}
 
 
 def test_what_is_stored() -> None:
-    group = {"kind": "image", "model": "flux-2", "tasks": [["n1", 1795340000.5]]}
+    group = {"kind": "image", "model": "flux-2", "ids": ["n1"], "submitted_at": [1795340000.5]}
     stored = {
         "aio_conn_id": "aio_default",
         "groups": [group],
@@ -49,6 +55,22 @@ def test_what_is_stored() -> None:
     path, arguments = trigger(group, deadline=1795340900.5).serialize()
     assert (path, arguments) == ("aio_provider.triggers.aio.AioBatchTrigger", stored)
     assert json.loads(json.dumps(arguments)) == stored
+
+
+def test_what_is_stored_is_few_objects_however_many_tasks() -> None:
+    """A triggerer holds them all, and its garbage collector looks at each."""
+
+    def objects(value: Any) -> int:
+        inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        return isinstance(value, dict | list) + sum(map(objects, inside))
+
+    def stored(count: int) -> dict[str, Any]:
+        flights = [Flight(f"key{n}", f"n{n}", "image", "flux-2", 1.5) for n in range(count)]
+        state = State(waves=2, flights={flight.task_id: (flight, 2.5) for flight in flights})
+        assert State.from_text(state.to_text()) == state
+        return trigger(*groups_of(flights), carry=state.to_text()).serialize()[1]
+
+    assert objects(stored(1000)) == objects(stored(1))
 
 
 def test_all_of_several_models(aio_sandbox_env: Sandbox) -> None:
@@ -85,12 +107,12 @@ def test_chunks(aio_sandbox_env: Sandbox) -> None:
     seen: set[str] = set()
     left = group
     statuses = []
-    while left["tasks"]:
+    while left["ids"]:
         event = fire(trigger(left, chunk=10))
         statuses.append(event["status"])
         seen |= {outcome["task_id"] for outcome in event["outcomes"]}
-        left = {**group, "tasks": [task for task in group["tasks"] if task[0] not in seen]}
-        assert event["pending"] == len(left["tasks"])
+        left = group_of([task_id for task_id in group["ids"] if task_id not in seen], model=group["model"])
+        assert event["pending"] == len(left["ids"])
     assert seen == ids(group)
     assert set(statuses[:-1]) <= {"chunk"} and len(statuses) >= 2
 
@@ -103,7 +125,7 @@ def test_chunks_fit_a_database_row(aio_sandbox_env: Sandbox, monkeypatch: pytest
 
 def test_all_get_their_turn(aio_sandbox_env: Sandbox) -> None:
     group = submitted(12)
-    event = fire(trigger({**group, "tasks": group["tasks"][::-1]}))
+    event = fire(trigger({**group, "ids": group["ids"][::-1]}))
     assert event["status"] == "done"
     assert {outcome["task_id"] for outcome in event["outcomes"]} == ids(group)
 
@@ -129,7 +151,7 @@ def test_a_lost_task_is_one_outcome(aio_sandbox_env: Sandbox, monkeypatch: pytes
     event = fire(trigger(group))
     assert event["status"] == "done"
     [lost] = [outcome for outcome in event["outcomes"] if outcome["status"] == "expired"]
-    assert lost["task_id"] == group["tasks"][0][0] and "404" in lost["error"]
+    assert lost["task_id"] == group["ids"][0] and "404" in lost["error"]
 
 
 def test_a_refused_key_ends_it_with_what_is_there(aio_sandbox_env: Sandbox) -> None:
@@ -142,7 +164,7 @@ def test_a_refused_key_ends_it_with_what_is_there(aio_sandbox_env: Sandbox) -> N
 
 async def test_one_poller_for_batches_and_single_tasks(aio_sandbox_env: Sandbox) -> None:
     one, two = submitted(5), submitted(5)
-    task_id, at = one["tasks"][0]
+    task_id, at = one["ids"][0], one["submitted_at"][0]
     single = AioTaskTrigger(
         aio_task_id=task_id,
         aio_conn_id="aio_default",
@@ -167,5 +189,5 @@ async def test_a_cancelled_batch_leaves_nothing(aio_sandbox_env: Sandbox) -> Non
 
 
 async def test_on_kill_says_how_many_go_on(caplog: Any, capsys: Any) -> None:
-    await trigger({"kind": "image", "model": None, "tasks": [["a", 0], ["b", 0]]}).on_kill()
+    await trigger(group_of(["a", "b"])).on_kill()
     assert "2 tasks go on at the service" in caplog.text + capsys.readouterr().out
