@@ -6,7 +6,10 @@ headers and cookies that an API does not have. With 64 requests at once that cos
 
 from __future__ import annotations
 
+import os
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
@@ -55,6 +58,16 @@ class Read:
             return self.content.decode("utf-8", "replace")
 
 
+def ssl_context() -> ssl.SSLContext:
+    """One for all clients of the process: reading the certificates takes an event loop's 20 ms."""
+    return _ssl_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@cache
+def _ssl_context(*places: str | None) -> ssl.SSLContext:
+    return httpx.create_ssl_context()
+
+
 class FastWire:
     """Whole answers straight from aiohttp (the ``fast`` extra); its errors come as httpx-aiohttp's do.
 
@@ -70,7 +83,7 @@ class FastWire:
         self._limits = limits
         self._session: ClientSession | None = None
         #: for answers that are read as they come; closing it closes the connections
-        self.transport = AiohttpTransport(limits=limits, client=self._open)
+        self.transport = AiohttpTransport(verify=ssl_context(), limits=limits, client=self._open)
 
     def _open(self) -> ClientSession:
         import aiohttp
@@ -124,7 +137,7 @@ class SpreadTransport(httpx.AsyncBaseTransport):
         self._each = httpx.Limits(
             max_connections=1, max_keepalive_connections=1, keepalive_expiry=limits.keepalive_expiry
         )
-        self._ssl = httpx.create_ssl_context()
+        self._ssl = ssl_context()
         self._all: list[_Single] = []
         self._free: list[_Single] = []  # the last used on top: its connection is warm
         self._next = 0

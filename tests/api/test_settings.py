@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import certifi
 import httpx
 import pytest
 
 import aio_provider
-from aio_provider.api import errors
+from aio_provider.api import errors, wire
 from aio_provider.api.client import AioClient, AsyncAioClient
 from tests.api.conftest import KEY, URL, Clients, answers
 
@@ -148,3 +149,11 @@ def test_version_is_that_of_the_distribution() -> None:
     from importlib.metadata import version
 
     assert aio_provider.__version__ == version("aio-provider")
+
+
+def test_certificates_are_read_once_and_again_where_others_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    first = wire.ssl_context()
+    assert wire.ssl_context() is first
+    monkeypatch.setenv("SSL_CERT_FILE", certifi.where())
+    assert wire.ssl_context() is not first
