@@ -65,7 +65,6 @@ class _Watch:
     not_before: float = -math.inf
     scout: float | None = None  # a scout's first poll, as a quantile
     look_at: float | None = None  # the pathfinder's next poll, as an age
-    asking: bool = False
     expected: float = 0.0  # probability that the poll under way finds it done
     number: int = 0  # of its heap entries that stand; older ones are void
 
@@ -220,8 +219,7 @@ class PollPlan:
         if best is not None:
             asked = self._known(best)
             assert asked is not None
-            asked.asking = True
-            asked.number = next(self._seq)
+            asked.number = next(self._seq)  # no entry of a heap stands for it while it is asked
             asked.expected = best_chance
         return best
 
@@ -246,7 +244,6 @@ class PollPlan:
             group.misses_in_a_row += 1
             if group.misses_in_a_row >= _DOUBT_AFTER:
                 group.latency.doubt()
-        watch.asking = False
         self._push(watch)
 
     def ended(self, task_id: str, answered_at: float) -> None:
@@ -264,7 +261,6 @@ class PollPlan:
         """The poll had no usable answer; ask again, but not before ``again_at``."""
         watch = self._known(task_id)
         if watch is not None:
-            watch.asking = False
             watch.not_before = again_at
             self._push(watch)
 
