@@ -325,9 +325,7 @@ def test_a_job_of_another_service_is_not_asked_about_here(path: Path, sandbox: S
     assert "sent to https://elsewhere/api/v1" in said and "--base-url" in said
 
 
-def test_a_mistyped_id_can_be_mended(
-    book: Ledger, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mistyped_id_can_be_mended(book: Ledger, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     from aio_provider.api.client import AioClient
     from aio_provider.jobs.poller import Poller
 
