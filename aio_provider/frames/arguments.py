@@ -83,8 +83,16 @@ def check_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     check_type("allow_insecure", given.get("allow_insecure"), bool, none=True)
     settings = {name: given.get(name) for name in SETTINGS}
     for name in ("requests_per_minute", "timeout"):
+        _refuse_null(name, settings[name])
         settings[name] = plain(settings[name])
     return settings
+
+
+def _refuse_null(name: str, value: object) -> None:
+    """A NaN that came out of a cell is no number, and must not mean "not given": that may lift a limit."""
+    if value is not None and plain(value) is None:
+        said = words.get().argument(name, value)
+        raise ConfigurationError(f"{said}: this is no number; give one, or leave {name} out.")
 
 
 def check_csv(given: Mapping[str, Any]) -> Csv:
@@ -152,17 +160,22 @@ def check_clash(frame: pd.DataFrame, prefix: str) -> None:
 
 
 def _check_credits(value: object) -> float | None:
+    _refuse_null("max_credits", value)
     value = plain(value)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"max_credits must be a number of credits, not {type(value).__name__}.")
-    if math.isnan(value) or value < 0:
+    if value < 0:
         raise ConfigurationError(f"{words.get().argument('max_credits', value)}; it must be 0 or more.")
+    if math.isinf(value):
+        said = words.get().argument("max_credits", value)
+        raise ConfigurationError(f"{said}; it must be finite: for no limit, leave max_credits out.")
     return float(value)
 
 
 def _check_deadline(value: object) -> float | None:
+    _refuse_null("deadline", value)
     value = plain(value)
     if value is None:
         return None

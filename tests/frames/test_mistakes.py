@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
@@ -32,6 +35,17 @@ def test_an_argument_that_is_nearly_one_is_not_offered_as_a_field(call: Any) -> 
         call(ROWS, "image", prompt="caption", max_credit=4)
     with pytest.raises(TypeError, match=r"did you mean 'prompt'\? A field this version does not know"):
         call(ROWS, "image", promt="caption")
+
+
+@pytest.mark.parametrize("name", ["max_credits", "requests_per_minute", "timeout", "deadline"])
+def test_a_null_of_a_cell_lifts_no_limit(aio_sandbox_env: Sandbox, name: str) -> None:
+    for value in (np.nan, np.float32("nan"), pd.NA, pd.NaT, Decimal("NaN"), math.inf):
+        with pytest.raises(aio.ConfigurationError, match=name):
+            generate(ROWS.head(1), **{name: value})
+        if name == "max_credits":
+            with pytest.raises(aio.ConfigurationError, match=name):
+                aio.estimate(ROWS, "image", prompt="caption", max_credits=value)
+    assert aio_sandbox_env.requests == {}
 
 
 # -- values
@@ -178,6 +192,11 @@ def test_the_command_speaks_of_its_own_options(
     call = ("generate", "in.csv", "image", "-c", "prompt=caption")
     assert "--output out.csv: the result is written as Parquet" in run(*call, "-o", "out.csv")
     assert "--max-credits -5; it must be 0 or more" in run(*call, "-o", "o.parquet", "--max-credits", -5)
+    for limit in ("nan", "inf"):
+        assert f"--max-credits {limit}" in run(*call, "-o", "o.parquet", "--max-credits", limit)
+        assert f"--max-credits {limit}" in run("estimate", *call[1:], "--max-credits", limit)
+        assert "requests" in run(*call, "-o", "o.parquet", "--requests-per-minute", limit)
+    assert aio_sandbox_env.requests == {}
     assert "2 succeeded" in run(*call, "-o", "o.parquet")
     said = run("generate", "in.csv", "image", "-t", "prompt=Two {caption}", "-o", "o.parquet")
     assert "--output o.parquet exists and holds the result of another call. It differs in prompt." in said
