@@ -269,9 +269,9 @@ class Probe:
             self._phase, self.now = phase, self._of(phase)
             if "collect" in phase and self._loop is not None:
                 self._loop.call_soon_threadsafe(gc.collect)
-        from aio_provider.jobs import poller
+        from aio_provider.jobs.shared_poller import _shared
 
-        shared = [one for pollers in list(poller._shared.values()) for one in list(pollers.values())]
+        shared = [one for pollers in list(_shared.values()) for one in list(pollers.values())]
         found = {
             "pid": os.getpid(),
             "phase": self._phase,

@@ -128,7 +128,7 @@ class AioHook(BaseHook):
     async def poller(self) -> AsyncIterator[Poller]:
         """The poller of the connection's key, shared with everyone in this event loop."""
         await asyncio.to_thread(_warm_up)
-        from aio_provider.jobs.poller import shared_poller
+        from aio_provider.jobs.shared_poller import shared_poller
 
         settings = await _looked_up_once(self)
         key = (settings.key_id, settings.requests_per_minute, settings.limiter_url)
@@ -264,8 +264,10 @@ async def _looked_up_once(hook: AioHook) -> Settings:
 @cache
 def _warm_up() -> None:
     """Load what a poller needs, once a process, outside the event loop: it takes tenths of a second."""
+    import aio_provider.jobs.limiter
     import aio_provider.jobs.poller
     import aio_provider.jobs.polling
+    import aio_provider.jobs.shared_poller
     import aio_provider.jobs.shared_windows  # noqa: F401
     from aio_provider.api.client import AsyncAioClient
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from aio_provider.hooks.aio import AioHook
-from aio_provider.jobs import poller as poller_module
+from aio_provider.jobs import shared_poller
+from aio_provider.jobs.poller import Poller
 from aio_provider.sandbox import Sandbox
 from aio_provider.triggers.aio import AioTaskTrigger
 
@@ -134,20 +135,20 @@ async def test_a_thousand_triggers_are_one_poller(
     aio_sandbox_env: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Any] = []
-    original = poller_module.Poller.__init__
+    original = Poller.__init__
 
     def count(self: Any, *arguments: Any, **keywords: Any) -> None:
         made.append(self)
         original(self, *arguments, **keywords)
 
-    monkeypatch.setattr(poller_module.Poller, "__init__", count)
+    monkeypatch.setattr(Poller, "__init__", count)
     one = submitted(aio_sandbox_env)
     two = submitted(aio_sandbox_env)
     triggers = [AioTaskTrigger(**(one, two)[n % 2].serialize()[1]) for n in range(1000)]
     events = await asyncio.gather(*(anext(trigger.run()) for trigger in triggers))
     assert {event.payload["aio_task_id"] for event in events} == {one.aio_task_id, two.aio_task_id}
     assert len(made) == 1
-    assert not poller_module._shared.get(asyncio.get_running_loop()), "the last one closed it"
+    assert not shared_poller._shared.get(asyncio.get_running_loop()), "the last one closed it"
 
 
 async def test_a_cancelled_trigger_leaves_the_others_alone(aio_sandbox_env: Sandbox) -> None:

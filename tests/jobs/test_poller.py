@@ -30,8 +30,9 @@ from aio_provider.api.requests import GenerationRequest
 from aio_provider.api.tasks import Task, TaskStatus
 from aio_provider.jobs import polling
 from aio_provider.jobs.pacing import MemoryRateBudget, UnlimitedBudget
-from aio_provider.jobs.poller import Accepted, Poller, shared_poller
+from aio_provider.jobs.poller import Accepted, Poller
 from aio_provider.jobs.polling import PollPlan
+from aio_provider.jobs.shared_poller import shared_poller
 from aio_provider.sandbox import Sandbox
 
 Answer = Callable[[float], TaskStatus | AioError]
