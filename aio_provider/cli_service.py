@@ -93,6 +93,9 @@ def check(entry: Entry, task_id: str, base_url: str | None) -> str:
             ],
         )
     )
+    sent = entry.intended_at or entry.planned_at
+    found += f"\njob {entry.key[:SHOWN]}: {entry.kind}, {entry.model or 'no model noted'}"
+    found += f", sent {sent:%Y-%m-%d %H:%M} UTC" if sent else ""
     if task.model and entry.model and task.model != entry.model:
         raise click.ClickException(f"{found}. The job asked for {entry.model}. {_UNCHECKED}")
     return found

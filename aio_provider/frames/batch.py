@@ -12,13 +12,12 @@ from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, Literal
 
 from aio_provider.api.errors import ConfigurationError
-from aio_provider.frames.columns import Expression, plain
+from aio_provider.frames.columns import Expression
 from aio_provider.frames.options import Reuse
-from aio_provider.frames.parts import Part, RowJob
+from aio_provider.frames.parts import RowJob
 from aio_provider.frames.report import Report
 from aio_provider.frames.scan import Source
 from aio_provider.frames.schema import DEFAULT_PREFIX
-from aio_provider.frames.spec import cells
 from aio_provider.frames.stream import open_stream
 from aio_provider.jobs.job import Job
 from aio_provider.jobs.ledger import Ledger
@@ -101,10 +100,7 @@ class Batch:
             return job.key
         column, part = self._stream.options.key, job.part
         assert part is not None, "a row is of a part"
-        name = f"row {part.start + job.row}"
-        if column is None:
-            return name
-        return f"{name} ({column}={plain(cells(part.rows, column)[job.row])!r})"
+        return f"row {part.start + job.row}{part.with_key(job.row, column)}"
 
     def write(self, ledger: Ledger) -> Report:
         """Write the output from what the record says now; sends nothing and spends nothing.
@@ -122,7 +118,7 @@ class Batch:
             keys = list(part.wanting())
             for start in range(0, len(keys), _CHUNK):
                 part.look_up(ledger.get(keys[start : start + _CHUNK]))
-            _name_held(part)
+            part.name_held()
             note = target.write(part)
             statuses.update(note.statuses)
             credits += note.credits
@@ -140,11 +136,3 @@ class Batch:
         )
         target.complete(count, report.to_dict())
         return report
-
-
-def _name_held(part: Part) -> None:
-    """Put a held row's job into its error: its beginning is what ``aio ledger resolve`` takes."""
-    for row, key in (part.keys | part.copies).items():
-        result = part.results[row]
-        if result is not None and result.status == "unknown":
-            part.results[row] = result._replace(error=f"job {key[:12]}: {result.error}")

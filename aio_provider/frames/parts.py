@@ -6,7 +6,7 @@ import hashlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,8 @@ _STATUS = {
     JobState.INTENDED: "unknown",
     JobState.ACCEPTED: "pending",
 }
+#: digits of a job's key that stand for it in every command
+SHORT_KEY = 12
 #: rows whose jobs are made at once
 STRETCH = 500
 _NOT_DONE = dict.fromkeys(_STATUS, "The run stopped before this row was done.")
@@ -119,6 +121,18 @@ class Part:
                 self.results[row] = result._replace(
                     submitted_at=ending.submitted_at, finished_at=ending.finished_at
                 )
+
+    def name_held(self) -> None:
+        """Put a held row's job into its error: its beginning is what ``aio ledger resolve`` takes."""
+        for row, key in (self.keys | self.copies).items():
+            result, name = self.results[row], f"job {key[:SHORT_KEY]}: "
+            if result is None or result.status != "unknown" or (result.error or "").startswith(name):
+                continue
+            self.results[row] = result._replace(error=f"{name}{result.error or 'it may have been charged'}")
+
+    def with_key(self, row: int, column: Hashable | None) -> str:
+        """What to add to a row's name: its key column's value, if there is such a column."""
+        return "" if column is None else f" ({column}={plain(cells(self.rows, column)[row])!r})"
 
     def filled(self) -> list[RowResult]:
         """A result for every row; what nobody reached is ``not_submitted``."""

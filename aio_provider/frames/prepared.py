@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from aio_provider.frames.loop import run_blocking
 from aio_provider.frames.memory import InMemory, call_fingerprint
 from aio_provider.frames.output import Output, arrow_input
 from aio_provider.frames.progress import View, in_notebook, make_view
+from aio_provider.frames.report import Report
 from aio_provider.frames.result import StreamResult
 from aio_provider.frames.run import Run
 from aio_provider.frames.source import read_source
@@ -29,6 +31,7 @@ from aio_provider.frames.stream import open_stream
 from aio_provider.frames.streaming import Streaming
 from aio_provider.frames.target import is_folder
 from aio_provider.frames.words import words
+from aio_provider.jobs.ledger.location import locate, public
 from aio_provider.jobs.runner import CreditLimitWarning
 from aio_provider.jobs.settings import Settings
 
@@ -89,6 +92,7 @@ class Prepared:
             view.settle(report)
             view.close()
         view.say(report.summary())
+        self._say_held(report, view)
         if self.run.figures.over_limit:
             warnings.warn(
                 f"max_credits={in_digits(self.run.options.max_credits)}: {self.run.figures.over_limit:,} of "
@@ -119,6 +123,17 @@ class Prepared:
         view.close()
         cause = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else type(error).__name__
         view.say(f"Stopped by {cause}. {report.summary()}")
+        self._say_held(report, view)
+
+    def _say_held(self, report: Report, view: View) -> None:
+        """Name held rows with the lines that settle them, so that no two are taken for each other."""
+        held, count = self.run.held(), report.statuses.get("unknown", 0)
+        which = _ledger_option(self.run.settings.ledger)
+        for row, more, key in held:
+            line = f"aio ledger resolve {key}{which}"
+            view.say(f"  row {self.rows.label(row)!r}{more}: {line} --task-id ID, or --not-submitted")
+        if held and count > len(held):
+            view.say(f"  … {count:,} in all: aio ledger show --state unknown{which}")
 
     def _raise_failures(self, out: pd.DataFrame | StreamResult) -> None:
         if self.run.figures.first_failure is None:
@@ -204,6 +219,13 @@ def _streamed(given: Mapping[str, Any]) -> tuple[Run, Streaming]:
     stream.prepare(settings.base_url, overwrite=given["overwrite"])
     strict = given["errors"] == "raise"
     return run, Streaming(stream, run, overwrite=given["overwrite"], frame=frame, strict=strict)
+
+
+def _ledger_option(ledger: str | None) -> str:
+    """How ``aio ledger`` is told which ledger, where it would not find it by itself."""
+    if ledger is None or ledger == os.environ.get("AIO_LEDGER", "").strip():
+        return ""
+    return f" --ledger {shlex.quote(public(locate(ledger)) if '://' in ledger else ledger)}"
 
 
 async def _draw_now_and_then(view: View) -> None:

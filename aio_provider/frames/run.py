@@ -13,13 +13,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, I
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from aio_provider.api.client import AsyncAioClient
 from aio_provider.frames.collector import patient_collector
 from aio_provider.frames.figures import Figures
 from aio_provider.frames.options import Options
-from aio_provider.frames.parts import STRETCH, Naming, Part, RowJob, recorded
+from aio_provider.frames.parts import SHORT_KEY, STRETCH, Naming, Part, RowJob, recorded
 from aio_provider.frames.progress import View
 from aio_provider.frames.report import Report
 from aio_provider.frames.schema import RowResult
@@ -37,8 +37,18 @@ if TYPE_CHECKING:
 
 #: parts held at once; a row that takes hours must not make the rest of the input pile up behind it
 OPEN_PARTS = 8
+#: held jobs that are named after a run
+HELD_NAMED: Final = 5
 #: seconds between two looks at how far it is: it changes with every row, and the last look is the report's
 _SHOW_EVERY = 0.05
+
+
+class Held(NamedTuple):
+    """A job that may have been charged: its row, what to add to the row's name, and the job's short key."""
+
+    row: int
+    more: str
+    key: str
 
 
 class Run:
@@ -66,6 +76,7 @@ class Run:
         self._reading = threading.Lock()
         self.figures = Figures(total)
         self._drift: list[str] = []
+        self._held: list[Held] = []
         #: the engine's own figures, for the view
         self._progress = Progress()
         #: jobs that this run has sent and whose end it was not told of
@@ -137,6 +148,17 @@ class Run:
             progress=self._tell,
             observer=self._step,
         )
+
+    def held(self) -> list[Held]:
+        """The first jobs that may have been charged."""
+        found = [*self._held, *(one for part in self.open.values() for one in self._held_of(part))]
+        return sorted(found)[:HELD_NAMED]
+
+    def _held_of(self, part: Part) -> Iterator[Held]:
+        for row, result in part.failures():
+            if result.status == "unknown" and row in part.keys:
+                more = part.with_key(row, self.options.key)
+                yield Held(part.start + row, more, part.keys[row][:SHORT_KEY])
 
     def skip(self, note: PartNote) -> None:
         """Count a part that an earlier run has finished; called where parts are read, in a thread."""
@@ -241,12 +263,14 @@ class Run:
         elsewhere = part.copy_within()
         if elsewhere:
             part.look_up(self._ledger.get(elsewhere))
+        part.name_held()
         if self._done is not None:
             self._done(part)
 
     def close(self, part: Part) -> None:
         """Take a part into the figures and let go of it."""
         del self.open[part.number]
+        self._held = sorted([*self._held, *islice(self._held_of(part), HELD_NAMED)])[:HELD_NAMED]
         self.figures.closed(part)
 
     def _take(self, outcome: Outcome) -> Part:
@@ -301,3 +325,4 @@ class Run:
             part.look_up(entries)
             for key in entries.keys() & set(part.keys.values()):
                 self.figures.settled(entries[key], sent=key in self._sent)
+        part.name_held()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import threading
 import time
@@ -174,6 +175,10 @@ def test_errors_raise_before_anything_is_spent(aio_sandbox_env: Sandbox) -> None
 def test_a_lost_answer_is_held_and_resubmitted_only_when_asked(aio_sandbox_env: Sandbox) -> None:
     out = generate(frame(3), prompt="caption")
     assert sorted(statuses(out)) == ["succeeded", "succeeded", "unknown"]
+    with Ledger.open() as ledger:
+        (held,) = ledger.entries(state=JobState.UNKNOWN)
+    error = out.loc[out["aio_status"] == "unknown", "aio_error"].iloc[0]
+    assert error.startswith(f"job {held.key[:12]}: ") and error.count("job ") == 1
     aio_sandbox_env.clear_faults()
     assert statuses(generate(frame(3), prompt="caption")) == statuses(out)
     assert len(aio_sandbox_env.submissions) == 3
@@ -443,6 +448,15 @@ def test_401_stops_at_once_with_the_frame(aio_sandbox_env: Sandbox, tmp_path: Pa
     assert "aio_wrong_key" not in str(caught.value)
 
 
+def test_max_credits_holds_where_no_price_has_a_bound(aio_sandbox_env: Sandbox) -> None:
+    """A chat costs by its tokens, at a rate that is not published: 20 of these cost some 640 credits."""
+    rows = pd.DataFrame({"text": [f"{n} " + "kettle " * 1800 for n in range(20)]})
+    with pytest.warns(UserWarning, match="max_credits=100: 1[89] of 20 rows"):
+        out = rows.aio.chat(prompt="text", max_credits=100, progress=False)
+    assert 0 < aio_sandbox_env.charged <= 100
+    assert out["aio_credits"].sum() == aio_sandbox_env.charged
+
+
 def test_max_credits_is_a_warning(aio_sandbox_env: Sandbox) -> None:
     with pytest.warns(UserWarning, match="max_credits=12: 3 of 5 rows") as told:
         out = frame(5).aio.image(prompt="caption", max_credits=12, progress=False)
@@ -615,10 +629,36 @@ def test_the_summary_says_what_to_do_about_rows_without_an_end(
     aio_sandbox_env: Sandbox, capsys: pytest.CaptureFixture[str]
 ) -> None:
     aio.generate(frame(2), "image", prompt="caption", deadline=0.5)
-    summary = capsys.readouterr().err.splitlines()[-1]
+    summary, line = capsys.readouterr().err.splitlines()[-2:]
+    assert re.fullmatch(r"  row \d: aio ledger resolve [0-9a-f]{12} --task-id ID, or --not-submitted", line)
     assert "1 pending, 1 unknown, 0 credits spent and about 5 credits in flight" in summary
     assert "`aio ledger show`" in summary
     assert "the same call again collects it, and pays nothing" in summary
+
+
+@pytest.mark.aio_sandbox(faults=["drop-after"])
+@pytest.mark.parametrize("output", [None, "one.parquet", "folder/"])
+def test_held_rows_are_named_with_their_jobs(
+    aio_sandbox_env: Sandbox, capsys: pytest.CaptureFixture[str], tmp_path: Path, output: str | None
+) -> None:
+    """Two held rows told apart by nothing could be settled with each other's tasks."""
+    to = {} if output is None else {"output": f"{tmp_path}/{output}"}
+    df = frame(7, sku=[f"S{n}" for n in range(7)]).set_index(pd.Index(list("abcdefg")))
+    ledger = tmp_path / "other.sqlite"
+    for _ in range(2):  # the second finds them on record
+        out = aio.generate(df, "image", prompt="caption", key="sku", ledger=ledger, **to)
+        said = capsys.readouterr().err.splitlines()
+        keys = [error[4:16] for error in out["aio_error"]]
+        assert len(set(keys)) == 7
+        lines = [line for line in said if line.startswith("  row ")]
+        assert lines == [
+            f"  row {label!r} (sku={sku!r}): aio ledger resolve {key} --ledger {ledger} "
+            "--task-id ID, or --not-submitted"
+            for label, sku, key in zip("abcde", df["sku"], keys, strict=False)
+        ]
+        assert said[-1] == f"  … 7 in all: aio ledger show --state unknown --ledger {ledger}"
+    with Ledger.open(ledger) as book:
+        assert sorted(keys) == sorted(entry.key[:12] for entry in book.entries())
 
 
 def test_without_progress_nothing_is_printed(
