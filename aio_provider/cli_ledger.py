@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import islice
@@ -54,7 +55,7 @@ def show(
     """Totals, and the jobs that are open: held, being submitted, in flight.
 
     Totals are for each service (base URL) apart: a sandbox's credits are no money. With KEYS (or beginnings
-    of keys) those jobs, with --state those states.
+    of keys) those jobs, with --state those states. Filters hold for jobs and totals.
     """
     from aio_provider.jobs.ledger import OPEN
 
@@ -62,30 +63,31 @@ def show(
         book.sweep()
         wanted = {name: value for name, value in labels.items() if value is not None}
         chosen: Any = None
+        given = [state_of(name) for name in states] or None
         if keys:
             entries: Iterator[Entry] = iter([find(book, key) for key in keys])
         else:
             select = book.past_entries if past else book.entries
-            chosen = [state_of(name) for name in states] or (None if past else sorted(OPEN))
+            chosen = given or (None if past else sorted(OPEN))
             entries = select(state=chosen, model=model, labels=wanted)
         if as_json:
             _as_json(islice(entries, limit))
             return
         limit = limit or LISTED
         shown = list(islice(entries, limit + 1))
-        if not keys and not _totals(book, wanted):
-            click.echo("No jobs." if wanted else "Empty: no job was ever put into it.")
+        if not keys and not _totals(book, given, model, wanted):
+            filtered = given or model or wanted
+            click.echo("No jobs." if filtered else "Empty: no job was ever put into it.")
         for entry in shown[:limit]:
             say(entry, whole=bool(keys))
         if len(shown) > limit:
             more = _count(book, past, chosen, model, wanted) - limit
             click.echo(f"… and {more:,} more: --limit {limit + more}")
-        if any(entry.state == "unknown" for entry in shown):
-            click.echo(
-                "\nunknown: may have been charged. Look at the service's dashboard, then\n"
-                "  aio ledger resolve KEY --task-id ID     it was taken: collect its result\n"
-                "  aio ledger resolve KEY --not-submitted  it was not: the next run submits it"
-            )
+        held = [entry for entry in shown if entry.state == "unknown"]
+        if held:
+            click.echo("\nunknown: may have been charged. Look at the service's dashboard, then")
+            for line in _how_to_settle(held, ledger):
+                click.echo(f"  {line}")
 
 
 @ledger.command()
@@ -116,7 +118,11 @@ def resume(wait: timedelta | None, base_url: str | None, verbose: bool, ledger: 
             f"{total.running} still running; {in_credits(total.credits)}"
         )
         if total.elsewhere:
-            click.echo(f"{many(total.elsewhere, 'job')} of another service: --base-url collects them.")
+            click.echo(
+                f"{many(total.elsewhere, 'job')} of another service. To collect, with its key as AIO_API_KEY:"
+            )
+            for service in _others_in_flight(book, base_url):
+                click.echo(f"  aio ledger resume{_option('base-url', service)}{_option('ledger', ledger)}")
 
 
 @ledger.command()
@@ -191,13 +197,51 @@ def _count(book: Ledger, past: bool, states: Any, model: str | None, labels: dic
     return sum(n for n, _ in reading.counts(book.store, past_attempts if past else jobs, wanted).values())
 
 
-def _totals(book: Ledger, labels: dict[str, str]) -> bool:
+def _how_to_settle(held: list[Entry], ledger: str | None) -> list[str]:
+    """Lines that settle held jobs. A service that is not the usual one is named: the key is sent there."""
+    from aio_provider.cli_service import is_asked
+
+    which = _option("ledger", ledger)
+    lines = [("--not-submitted", "it was not: the next run submits it")]
+    for service in sorted({entry.scope or "" for entry in held}, reverse=True):
+        if is_asked(service):
+            lines.insert(0, ("--task-id ID", "it was taken: collect its result"))
+        else:
+            meaning = f"it was taken by {service}: collect its result"
+            lines.insert(0, (f"--task-id ID{_option('base-url', service)}", meaning))
+    whole = [(f"aio ledger resolve KEY {what}{which}", meaning) for what, meaning in dict.fromkeys(lines)]
+    room = max(len(line) for line, _ in whole)
+    return [f"{line:<{room}}  {meaning}" for line, meaning in whole]
+
+
+def _option(name: str, value: str | None) -> str:
+    return f" --{name} {shlex.quote(value)}" if value else ""
+
+
+def _others_in_flight(book: Ledger, base_url: str | None) -> list[str]:
+    """The other services that jobs in flight were sent to."""
+    from aio_provider.cli_service import is_asked
+    from aio_provider.jobs.ledger import JobState, reading
+    from aio_provider.jobs.ledger.schema import jobs, past_attempts
+
+    wanted = reading.Wanted.of(JobState.ACCEPTED)
+    return sorted(
+        {
+            service
+            for table in (jobs, past_attempts)
+            for service in reading.counts_by_service(book.store, table, wanted)
+            if not is_asked(service, base_url)
+        }
+    )
+
+
+def _totals(book: Ledger, states: Any, model: str | None, labels: dict[str, str]) -> bool:
     """Print them; whether there were any."""
     from aio_provider.jobs.ledger import reading
     from aio_provider.jobs.ledger.schema import jobs, past_attempts
 
     click.echo(book.url)
-    wanted = reading.Wanted.of(None, labels=labels)
+    wanted = reading.Wanted.of(states, model=model, labels=labels)
     lines: dict[str, list[str]] = {}
     for title, table in (("job", jobs), ("past attempt", past_attempts)):
         for service, counts in reading.counts_by_service(book.store, table, wanted).items():
@@ -208,7 +252,7 @@ def _totals(book: Ledger, labels: dict[str, str]) -> bool:
     for service, figures in sorted(lines.items()):
         click.echo(service or "(service not noted)")
         click.echo("\n".join(figures))
-    moved = [] if labels else book.archives()
+    moved = [] if states or model or labels else book.archives()
     if moved:
         rows, credits = sum(file["rows"] for file in moved), sum(file["credits"] for file in moved)
         click.echo(f"{many(rows, 'row')} archived, {in_credits(credits)}, in {many(len(moved), 'file')}")

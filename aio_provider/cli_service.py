@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shlex
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -14,7 +16,7 @@ import click
 from aio_provider.api.amounts import in_credits
 from aio_provider.api.errors import AioError, AuthenticationError, ConfigurationError, NotFoundError
 from aio_provider.jobs.job import service_scope
-from aio_provider.jobs.settings import Settings
+from aio_provider.jobs.settings import DEFAULT_BASE_URL, Settings
 
 if TYPE_CHECKING:
     from aio_provider.api.client import AsyncAioClient
@@ -26,6 +28,15 @@ if TYPE_CHECKING:
 #: digits of a key that are shown: enough to tell a million jobs apart
 SHOWN = 12
 _UNCHECKED = "Nothing was recorded; --no-check takes the id as it is."
+
+
+def is_asked(service: str, base_url: str | None = None) -> bool:
+    """Whether a job's service is the one that is asked, where the user gives this base URL or none.
+
+    :param service: the scope of a job; empty where it was not noted.
+    """
+    here = base_url or os.environ.get("AIO_BASE_URL", "").strip() or DEFAULT_BASE_URL
+    return not service or service_scope(service) == service_scope(here)
 
 
 def collect(
@@ -64,10 +75,11 @@ def check(entry: Entry, task_id: str, base_url: str | None) -> str:
         from aio_provider.jobs.pacing import Priority
 
         settings = Settings.from_env(base_url=base_url)
-        if entry.scope and service_scope(entry.scope) != service_scope(settings.base_url):
+        if entry.scope and not is_asked(entry.scope, settings.base_url):
             raise click.ClickException(
-                f"the job was sent to {entry.scope}, not to {settings.base_url}: give --base-url, and that "
-                f"service's key as AIO_API_KEY. {_UNCHECKED}"
+                f"the job was sent to {entry.scope}, not to {settings.base_url}: with --base-url "
+                f"{shlex.quote(entry.scope)}, and that service's key as AIO_API_KEY, it is asked there. "
+                f"{_UNCHECKED}"
             )
         async with _service(settings) as (client, budget), budget.request(Priority.SURE_POLL):
             return await client.get_task(task_id)

@@ -198,8 +198,8 @@ def held_message(run: BatchRun, count: int) -> str:
         f"task ({command.where}):"
     ]
     for name, key in named:
-        lines.append(f"  {name}: {command.line(f'resolve {key} --task-id THE_TASK_ID')}")
-        lines.append(f"  {' ' * len(name)}  {command.line(f'resolve {key} --not-submitted')}")
+        lines.append(f"  {name}: {command.was_created(key)}")
+        lines.append(f"  {' ' * len(name)}  {command.was_not_created(key)}")
     if count > len(named):
         lines.append(f"  … ({command.line('show --state unknown')})")
     lines.append(

@@ -169,8 +169,8 @@ class LedgerRecord:
             self._identity,
             reason,
             where=self._settling.where,
-            was_taken=self._settling.line(f"resolve {key} --task-id THE_TASK_ID"),
-            was_not=self._settling.line(f"resolve {key} --not-submitted"),
+            was_taken=self._settling.was_created(key),
+            was_not=self._settling.was_not_created(key),
         )
 
 

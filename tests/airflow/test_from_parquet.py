@@ -581,6 +581,7 @@ def test_a_held_row_is_named(
     assert key is not None
     logged = caplog.text + capsys.readouterr().out
     assert f"row {held['sku']} (sku={held['sku']}): aio ledger resolve {key[1]} --task-id" in logged
+    assert f"--task-id THE_TASK_ID --base-url {aio_sandbox_env.base_url} --ledger " in logged
     with Ledger.open(tmp_path / "aio-ledger.sqlite") as ledger:
         [entry] = ledger.find(key[1])
         assert entry.state is JobState.UNKNOWN

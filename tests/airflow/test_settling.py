@@ -45,6 +45,67 @@ def test_which_ledger_a_line_names(
     assert "hunter2" not in command.line("") + command.where
 
 
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("", ""),
+        ("https://APIIN.one:443/api/v1/", ""),
+        ("http://127.0.0.1:8933/api/v1", " --base-url http://127.0.0.1:8933/api/v1"),
+    ],
+)
+def test_a_line_that_asks_the_service_names_another_one(
+    host: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = connect(monkeypatch, ledger_url="/shared/aio.db")
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_ART",
+        json.dumps({"conn_type": "aio", "password": "aio_k", "host": host, "extra": {"ledger_url": "/l.db"}}),
+    )
+    command = LedgerCommand.of(hook)
+    assert command.was_created("k") == f"aio ledger resolve k --task-id THE_TASK_ID{said} --ledger /l.db"
+    assert command.was_not_created("k") == "aio ledger resolve k --not-submitted --ledger /l.db"
+
+
+@pytest.mark.parametrize(
+    ("ledger", "option", "where"),
+    [
+        ("led.sqlite", " --ledger {here}/led.sqlite", "the file of the machine"),
+        ("postgresql://aio@db/aio", " --ledger postgresql://aio@db/aio", "that of AIO_LEDGER on the worker"),
+        ("postgresql://aio:hunter2@db/aio", "", "with AIO_LEDGER set to the AIO_LEDGER of the worker"),
+    ],
+)
+def test_a_line_names_the_ledger_that_the_worker_has_from_its_environment(
+    ledger: str, option: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AIO_LEDGER", ledger)
+    command = LedgerCommand.of(connect(monkeypatch))
+    assert command.option == option.format(here=tmp_path)
+    assert where in command.where and "hunter2" not in command.where
+
+
+@pytest.mark.aio_sandbox(faults=["drop-after@1"])
+def test_both_lines_of_a_held_task_run_in_a_bare_shell(
+    aio_sandbox_env: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from click.testing import CliRunner
+
+    from aio_provider.cli import main
+
+    operator, instance = AioGenerateImageOperator(task_id="it", prompt="a fox"), Instance()
+    with pytest.raises(AirflowFailException, match="It was created: ") as failed:
+        operator.execute(instance.context(operator))
+    line = str(failed.value).split("It was created: ")[1].splitlines()[0]
+    [task] = aio_sandbox_env.submissions
+    monkeypatch.delenv("AIO_BASE_URL", raising=False)
+    monkeypatch.delenv("AIO_LEDGER", raising=False)
+    monkeypatch.setenv("AIO_API_KEY", aio_sandbox_env.api_key)
+    _, *arguments = shlex.split(line.replace("THE_TASK_ID", task.task_id))
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    assert wait_inline(operator, instance.context(operator))["status"] == "succeeded"
+
+
 @pytest.mark.aio_sandbox(faults=["drop-after@1"])
 def test_the_line_of_a_held_task_runs(aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
     from click.testing import CliRunner

@@ -211,7 +211,8 @@ def test_resume_collects_what_is_in_flight(path: Path, monkeypatch: pytest.Monke
             before = len(sandbox.submissions)
             said = aio("resume").output
             assert "2 succeeded, 0 failed, 0 expired, 0 still running; 10 credits" in said
-            assert "1 job of another service: --base-url collects them" in said
+            assert "1 job of another service." in said
+            assert "  aio ledger resume --base-url https://elsewhere/api/v1\n" in said
             assert len(sandbox.submissions) == before
             done = ledger.get(["a"])["a"]
             assert (done.state, done.credits, len(done.urls)) == (JobState.SUCCEEDED, 5.0, 1)
@@ -322,7 +323,44 @@ def test_a_job_of_another_service_is_not_asked_about_here(path: Path, sandbox: S
         ledger.intend(["k"], owner="me")
         ledger.hold([("k", "no answer")], owner="me")
     said = aio("resolve", "k", "--task-id", "n41", code=1).output
-    assert "sent to https://elsewhere/api/v1" in said and "--base-url" in said
+    assert "sent to https://elsewhere/api/v1" in said and "--base-url https://elsewhere/api/v1, and" in said
+
+
+def test_the_lines_that_settle_name_service_and_ledger(
+    path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from aio_provider.api.client import AioClient
+
+    with AioClient() as client:
+        task_id = client.submit(request()).id
+    with Ledger.open(path) as ledger:
+        ledger.plan([job("k")], owner="me", scope=sandbox.base_url)
+        ledger.intend(["k"], owner="me")
+        ledger.hold([("k", "no answer")], owner="me")
+    assert "resolve KEY --task-id ID     it was taken: " in aio("show").output
+    monkeypatch.delenv("AIO_BASE_URL")
+    monkeypatch.delenv("AIO_LEDGER")
+    shown = aio("show", "--ledger", str(path)).output
+    line = next(line for line in shown.splitlines() if "--task-id" in line)
+    assert f"--base-url {sandbox.base_url} --ledger {path}  it was taken by {sandbox.base_url}" in line
+    said = aio("resolve", "k", "--task-id", task_id, "--ledger", str(path), code=1).output
+    assert f"with --base-url {sandbox.base_url}, and that service's key" in said
+    command = line.partition("  it was")[0].replace("KEY", "k").replace(" ID", f" {task_id}")
+    assert "k  accepted" in aio(*command.split()[2:]).output
+
+
+def test_every_filter_holds_for_the_totals(path: Path) -> None:
+    with Ledger.open(path) as ledger:
+        bring_to(ledger, "key-failed", JobState.FAILED)
+        bring_to(ledger, "key-unknown", JobState.UNKNOWN)
+    whole = aio("show").output
+    assert "1 job            failed" in whole and "1 job            unknown" in whole
+    held = aio("show", "--state", "unknown").output
+    assert "1 job            unknown" in held and "1 job            failed" not in held
+    assert "1 job            failed" in aio("show", "--model", "flux-2").output
+    for filters in (["--model", "nope"], ["--state", "expired"], ["--model", "nope", "--past"]):
+        said = aio("show", *filters).output
+        assert said.endswith("No jobs.\n") and "1 job" not in said
 
 
 def test_a_mistyped_id_can_be_mended(book: Ledger, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
