@@ -8,6 +8,9 @@ models. Decided here where the documentation leaves it open:
   the high figure allows for it (Kling Image).
 - Kling 3.0 publishes 120 to 1200 and one point (std, 5 s, sound: 300). A rate per second fits the published
   end points; it is inferred, so it only sets ``likely``.
+- Chat takes 5 credits first and adjusts them by tokens at a rate that is not published. The documented
+  example, 168 tokens for 2 credits, and four characters a token set ``likely`` for long prompts; there is no
+  high.
 - Speech is 28 credits per 1000 characters and no rounding is stated: low is pro rata rounded down, likely is
   rounded up, high counts each started thousand.
 """
@@ -29,6 +32,10 @@ _PRICED_BY = frozenset(
         *("sound", "generateAudio", "generate_audio_switch", "multi_shots"),
     }
 )
+
+
+#: a rule of thumb for English
+_CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,7 @@ def price_key(request: GenerationRequest) -> str:
     Past charges with the same kind, model and price key tell what this one will cost. Empty where nothing but
     the model matters.
     """
-    if request.kind == "speech":
+    if request.kind in ("speech", "chat"):
         return f"thousands={math.ceil(_characters(request.params) / 1000)}"
     catalog = load_catalog()
     model = catalog.model_for(request.kind, request.model)
@@ -93,6 +100,9 @@ def _apply(rule: Mapping[str, Any], rules: Mapping[str, Any], values: Mapping[st
     if per and _is_number(values.get(per["field"])):
         guess = per["credits"] * values[per["field"]]
         likely = min(max(guess, low), high)
+    tokens = rules.get("likely_tokens_per_credit")
+    if tokens:
+        likely = max(likely, math.ceil(_characters(values) / _CHARACTERS_PER_TOKEN / tokens))
     each = _count(rules.get("times"), values)
     most = each * _count(rules.get("up_to_times"), values)
     return CreditRange(
@@ -121,10 +131,19 @@ def _per_thousand(rules: Mapping[str, Any], params: Mapping[str, Any]) -> Credit
 
 
 def _characters(params: Mapping[str, Any]) -> int:
-    lines = params.get("dialogue")
-    if isinstance(lines, list | tuple) and lines:
-        return sum(len(str(line.get("text", ""))) for line in lines if isinstance(line, Mapping))
-    return len(str(params.get("text", "")))
+    """Of all that is said: lines of speech, messages of a chat."""
+    for name, said in (("dialogue", "text"), ("messages", "content")):
+        lines = params.get(name)
+        if isinstance(lines, list | tuple) and lines:
+            return sum(_length(line.get(said)) for line in lines if isinstance(line, Mapping))
+    return _length(params.get("text"))
+
+
+def _length(text: object) -> int:
+    """Of a text, or of the texts among the parts of a message."""
+    if isinstance(text, list | tuple):
+        return sum(_length(part.get("text")) for part in text if isinstance(part, Mapping))
+    return 0 if text is None else len(str(text))
 
 
 def _is_number(value: object) -> bool:

@@ -68,55 +68,78 @@ def estimate(
 class CreditLimit:
     """What one run may spend. The high figure is reserved before a submission, the difference freed after.
 
+    Where no high figure is known, the first job of a model reserves all that is left, and so goes alone; once
+    its charge is known, further ones reserve that, or what they are likely to cost.
+
     :param limit: credits; ``None``: no limit.
+    :param most: the most that jobs of each model (by name; tools by their kind) have cost this run so far.
     """
 
-    def __init__(self, limit: float | None) -> None:
+    def __init__(self, limit: float | None, most: Mapping[str, float] | None = None) -> None:
         self.limit = limit
         self.spent = 0.0
         self.reserved = 0.0
-        self._most: dict[str, float] = {}
+        self.most = dict(most or {})
         self._changed: list[asyncio.Future[None]] = []
 
     def amount(self, job: Job, entry: Entry | None = None) -> float:
-        """What to reserve: the high figure, else the most this model has cost, at least the likely figure.
+        """What to reserve for a job just now.
 
         :param entry: the job's record, whose estimate knows past charges.
         """
         if self.limit is None:
             return 0.0
+        expected, is_bound = self._expected(job, entry)
+        if is_bound or (job.request.model or job.request.kind) in self.most:
+            return expected
+        return max(expected, self.limit - self.spent - self.reserved)
+
+    def fits(self, amount: float) -> bool:
+        """Whether there is room for so much, and anything left at all."""
+        if self.limit is None:
+            return True
+        return self.spent < self.limit and self.spent + self.reserved + amount <= self.limit
+
+    async def reserve(self, job: Job, entry: Entry | None = None) -> float | None:
+        """Reserve credits, waiting for what is in flight to be settled where that may make room.
+
+        :returns: how many are reserved; ``None``: they would go past the limit.
+        """
+        while not self.fits(amount := self.amount(job, entry)):
+            if not self.reserved:
+                return None
+            changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._changed.append(changed)
+            await changed
+        self.reserved += amount
+        return amount
+
+    def settle(self, job: Job, amount: float, charged: float | None, entry: Entry | None = None) -> None:
+        """The charge is known (``None``: it never will be, so what was expected counts as spent).
+
+        :param amount: what was reserved.
+        """
+        self.spent += self._expected(job, entry)[0] if charged is None else charged
+        if charged is not None:
+            self.charged(job.request.model or job.request.kind, charged)
+        self.free(amount)
+
+    def charged(self, model: str, credits: float) -> None:
+        """Learn what a job of a model has cost."""
+        self.most[model] = max(self.most.get(model, 0.0), credits)
+
+    def _expected(self, job: Job, entry: Entry | None) -> tuple[float, bool]:
+        """The high figure, else the most this model has cost, at least the likely figure; whether it is the
+        high one.
+        """
         if entry is not None and entry.estimate_low is not None:
             likely, high = entry.estimate_likely, entry.estimate_high
         else:
             expected = job.estimate or price(job.request)
             likely, high = expected.likely, expected.high
         if high is not None:
-            return high
-        return max(likely or 0.0, self._most.get(job.request.model or job.request.kind, 0.0))
-
-    async def reserve(self, amount: float) -> bool:
-        """Reserve credits, waiting for what is in flight to be settled where that may make room.
-
-        :returns: whether they are reserved; ``False``: they would go past the limit.
-        """
-        if self.limit is None:
-            return True
-        while self.spent + self.reserved + amount > self.limit or self.spent >= self.limit:
-            if not self.reserved:
-                return False
-            changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._changed.append(changed)
-            await changed
-        self.reserved += amount
-        return True
-
-    def settle(self, job: Job, amount: float, charged: float | None) -> None:
-        """The charge is known (``None``: it never will be, so the reservation counts as spent)."""
-        self.spent += amount if charged is None else charged
-        if charged is not None:
-            name = job.request.model or job.request.kind
-            self._most[name] = max(self._most.get(name, 0.0), charged)
-        self.free(amount)
+            return high, True
+        return max(likely or 0.0, self.most.get(job.request.model or job.request.kind, 0.0)), False
 
     def free(self, amount: float) -> None:
         """Nothing was charged."""

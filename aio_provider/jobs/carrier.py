@@ -193,8 +193,8 @@ class Carrier:
         job = opened.job
         if self._submitter.stopped is not None:
             return self._left_out(job, self._submitter.stopped)
-        amount = self._limit.amount(job, entry)
-        if not await self._limit.reserve(amount):
+        amount = await self._limit.reserve(job, entry)
+        if amount is None:
             self._over_limit += 1
             return outcomes.over_limit(job, self._limit.limit)
         charged: float | None = 0.0
@@ -213,7 +213,7 @@ class Carrier:
                 charged = 0.0
             return outcome
         finally:
-            self._limit.settle(job, amount, charged)
+            self._limit.settle(job, amount, charged, entry)
 
     def _left_out(self, job: Job, error: AioError | None) -> Outcome:
         if isinstance(error, InsufficientCreditsError):

@@ -194,7 +194,7 @@ class Waves:
             return False
         else:
             amount = self._limit.amount(job, entry)
-            if not self._fits(amount):
+            if not self._limit.fits(amount):
                 if self._limit.reserved:
                     return False  # what is in flight may turn out cheaper
                 self._tally.over_limit += place >= wave.counted
@@ -212,12 +212,6 @@ class Waves:
         self._limit.reserved += amount
         request = job.request
         return Flight(entry.key, entry.task_id, request.kind, request.model, at, amount, not own)
-
-    def _fits(self, amount: float) -> bool:
-        limit = self._limit
-        if limit.limit is None:
-            return True
-        return limit.spent < limit.limit and limit.spent + limit.reserved + amount <= limit.limit
 
     async def _plan(self, chunk: Sequence[Job], *, fresh: bool) -> list[Entry | None]:
         """The record of these jobs; ``None`` for one that is in conflict with an open job of its key."""
@@ -292,10 +286,10 @@ class Waves:
         if answer.fate is Fate.ANSWERED and answer.chat is not None:
             wave.sent += 1
             charged = answer.chat.credits
-            self._limit.settle(one.job, one.amount, charged)
+            self._limit.settle(one.job, one.amount, charged, one.entry)
             self._tally.count(JobState.SUCCEEDED, charged)
         elif answer.fate is Fate.UNKNOWN:
-            self._limit.settle(one.job, one.amount, None)
+            self._limit.settle(one.job, one.amount, None, one.entry)
             self._tally.count(JobState.UNKNOWN, None)
         elif answer.fate is Fate.REFUSED:
             self._limit.free(one.amount)

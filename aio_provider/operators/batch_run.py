@@ -47,7 +47,8 @@ class State:
     :param stopped: why nothing more is submitted.
     :param stop: the class of the error that did it; ``final``: a retry cannot help.
     :param no_models: models that the service does not have, and how that is known.
-    :param spent: what earlier waves were charged, under ``max_credits``.
+    :param spent: what earlier waves were charged, under ``max_credits``; ``most``: the most that jobs of each
+        model were.
     :param waves: how many there were.
     :param link: the first result.
     """
@@ -61,6 +62,7 @@ class State:
     stop: str = ""
     final: bool = False
     spent: float = 0.0
+    most: dict[str, float] = field(default_factory=dict)
     waves: int = 0
     link: str = ""
     tally: Tally = field(default_factory=Tally)
@@ -117,6 +119,9 @@ class BatchRun:
                 metrics.ended(flight.kind, flight.model, ended.value, credits)
                 unknown = credits is None and ended is JobState.SUCCEEDED
                 state.spent += flight.reserved if unknown else credits or 0.0
+                if credits is not None:
+                    name = flight.model or flight.kind
+                    state.most[name] = max(state.most.get(name, 0.0), credits)
             state.link = state.link or next(iter(outcome["urls"]), "")
         try:
             self.ledger.finish(results)
@@ -174,7 +179,7 @@ class BatchRun:
 
     async def _wave(self) -> Wave:
         settings, state = self.hook.settings, self.state
-        limit = CreditLimit(self.max_credits)
+        limit = CreditLimit(self.max_credits, state.most)
         limit.spent = state.spent
         limit.reserved = sum(flight.reserved for flight, _ in state.flights.values())
         with budget_of(settings, spaced=False) as budget:
@@ -206,7 +211,7 @@ class BatchRun:
                 wave = await waves.send(
                     iter(self.batch.jobs()), size, cursor=state.cursor, counted=state.counted
                 )
-        state.spent = limit.spent
+        state.spent, state.most = limit.spent, limit.most
         return wave
 
     def _latency(self, model: str | None = None) -> float:

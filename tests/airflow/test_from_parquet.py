@@ -164,6 +164,18 @@ def test_chat(make: Make, instance: Instance, aio_sandbox_env: Sandbox, tmp_path
     assert output(tmp_path)["aio_text"].notna().all()
 
 
+def test_max_credits_holds_where_no_price_has_a_bound(
+    make: Make, instance: Instance, aio_sandbox_env: Sandbox, tmp_path: Path
+) -> None:
+    """The first chat goes alone: what it costs says how many more may go with the next wave."""
+    rows = pd.DataFrame({"sku": range(20), "caption": [f"{n} " + "kettle " * 1800 for n in range(20)]})
+    rows.to_parquet(tmp_path / "long.parquet")
+    operator = make(kind="chat", model=None, input_path=str(tmp_path / "long.parquet"), max_credits=200)
+    result = attempt(operator, instance.context(operator))
+    assert result["credits"] == aio_sandbox_env.charged <= 200
+    assert 4 <= result["succeeded"] == len(aio_sandbox_env.submissions) < 7
+
+
 @pytest.mark.usefixtures("small_waves")
 def test_a_retry_goes_on_where_it_was(make: Make, instance: Instance, aio_sandbox_env: Sandbox) -> None:
     operator = make()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aio_provider.api.prices import CreditRange, price
+from aio_provider.api.prices import CreditRange, price, price_key
 from aio_provider.api.requests import GenerationRequest
 
 URL = "https://example.com/a.png"
@@ -108,6 +108,20 @@ def test_speech_by_its_characters(characters: int, low: float, likely: float, hi
     lines = [{"text": "x" * (characters - half)}, *([{"text": "x" * half}] if half else [])]
     estimate = price(GenerationRequest.speech(lines))
     assert (estimate.low, estimate.likely, estimate.high) == (low, likely, high)
+
+
+def test_chat_by_the_length_of_what_is_said() -> None:
+    """5 credits first; then by tokens, 168 of which were 2 credits in the documented example."""
+    said = "x" * 168 * 4 * 5  # ten times the tokens of that example are ten credits
+    parts = [
+        {"type": "text", "text": said},
+        {"type": "image_url", "image_url": {"url": "https://a.example/b"}},
+    ]
+    for content, likely in (("Hi", 5), (said, 10), (parts, 10)):
+        request = GenerationRequest.chat([{"role": "user", "content": content}])
+        assert (price(request).low, price(request).likely, price(request).high) == (0, likely, None)
+    short, long = (GenerationRequest.chat([{"role": "user", "content": text}]) for text in ("Hi", said))
+    assert price_key(short) == "thousands=1" != price_key(long)
 
 
 def test_suno_routes() -> None:

@@ -152,38 +152,55 @@ def _job(high: float | None, likely: float | None = None, n: int = 0) -> Job:
 async def test_the_high_figure_is_reserved_and_the_difference_freed() -> None:
     limit = CreditLimit(100)
     first, second = _job(80), _job(60)
-    assert await limit.reserve(limit.amount(first))
-    waiting = asyncio.create_task(limit.reserve(limit.amount(second)))
+    assert await limit.reserve(first) == 80
+    waiting = asyncio.create_task(limit.reserve(second))
     await asyncio.sleep(0)
     assert not waiting.done(), "80 are reserved: 60 more might go past 100"
     limit.settle(first, 80, charged=20)
-    assert await waiting
+    assert await waiting == 60
     assert (limit.spent, limit.reserved) == (20, 60)
 
 
 async def test_what_never_fits_is_refused_once_nothing_is_in_flight() -> None:
     limit = CreditLimit(50)
-    assert await limit.reserve(40)
-    waiting = asyncio.create_task(limit.reserve(30))
+    assert await limit.reserve(_job(40)) == 40
+    waiting = asyncio.create_task(limit.reserve(_job(30)))
     await asyncio.sleep(0)
     limit.settle(_job(40), 40, charged=35)
-    assert await waiting is False
-    assert await limit.reserve(15), "a smaller one still fits"
+    assert await waiting is None
+    assert await limit.reserve(_job(15)) == 15, "a smaller one still fits"
     limit.free(15)
     limit.settle(_job(15), 0, charged=15)
-    assert await limit.reserve(0) is False, "nothing is left, whatever the next is said to cost"
+    assert await limit.reserve(_job(0)) is None, "nothing is left, whatever the next is said to cost"
 
 
 async def test_a_charge_that_stays_unknown_counts_as_spent() -> None:
     limit = CreditLimit(50)
-    assert await limit.reserve(40)
+    assert await limit.reserve(_job(40)) == 40
     limit.settle(_job(40), 40, charged=None)
     assert limit.spent == 40
 
 
-def test_unpriced_models_reserve_the_most_they_have_cost() -> None:
-    limit = CreditLimit(1000)
-    assert limit.amount(_job(None, None)) == 0
-    limit.settle(_job(None), 0, charged=12)
-    assert limit.amount(_job(None, None)) == 12
-    assert limit.amount(_job(None, 30)) == 30
+async def test_the_first_job_of_a_model_without_a_bound_goes_alone() -> None:
+    limit = CreditLimit(100)
+    assert await limit.reserve(_job(None, 5)) == 100, "nobody knows what it will cost"
+    waiting = [asyncio.create_task(limit.reserve(_job(None, likely))) for likely in (5, 30, 70)]
+    await asyncio.sleep(0)
+    assert not any(one.done() for one in waiting)
+    limit.settle(_job(None, 5), 100, charged=12)
+    await asyncio.sleep(0)
+    assert [one.done() and one.result() for one in waiting] == [12, 30, False], "the most that one has cost"
+    limit.settle(_job(None, 5), 12, charged=12)
+    limit.settle(_job(None, 30), 30, charged=30)
+    assert await waiting[2] is None
+    assert (limit.spent, limit.reserved) == (54, 0)
+
+
+async def test_a_charge_without_a_bound_that_stays_unknown_counts_as_what_was_likely() -> None:
+    limit = CreditLimit(100)
+    amount = await limit.reserve(_job(None, 5))
+    assert amount == 100
+    limit.settle(_job(None, 5), amount, charged=None)
+    assert (limit.spent, limit.reserved) == (5, 0)
+    assert await limit.reserve(_job(None, 96)) is None
+    assert await limit.reserve(_job(None, 5)) == 95, "what a model costs is not known yet"
