@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -23,7 +24,7 @@ from aio_provider.api.errors import AioError, AuthenticationError, Configuration
 from aio_provider.frames.accessor import register
 from aio_provider.frames.arguments import check_settings
 from aio_provider.frames.columns import plain
-from aio_provider.frames.download_records import DownloadRecords, read_sum
+from aio_provider.frames.download_records import DownloadRecords
 from aio_provider.frames.progress import View, make_view
 from aio_provider.frames.result import StreamResult
 from aio_provider.frames.rewriting import ARROW, Downloads, Rewriting
@@ -41,6 +42,10 @@ COLUMNS: Final = {
     "file_error": "string",
 }
 _ENDINGS = {"video": ".mp4", "remove_video_background": ".mp4", "music": ".mp3", "speech": ".mp3"}
+_TEXT = r"'[^'\\]*'" + r'|"[^"\\]*"'
+_QUOTED = re.compile(_TEXT)
+#: a list of texts, as JSON, Python or numpy write it
+_LIST = re.compile(rf"\[[\s,]*(?:(?:{_TEXT})[\s,]*)*\]")
 
 
 @overload
@@ -70,7 +75,9 @@ def download(  # type: ignore[misc]  # the arguments are those below, for each o
     thousand rows at a time, and the rows with their files are written to ``output``.
 
     Each file is streamed and appears whole or not at all. A file that is there already, from an earlier run
-    or from one cut short, is kept and not fetched again. A URL that has expired is asked for again at the
+    or from one cut short, is kept and not fetched again. The folder has a record of each file's size and
+    SHA-256, in ``.aio-downloads``: a file that is no longer what was written is fetched again, with a
+    warning (on an object store only the size is compared). A URL that has expired is asked for again at the
     service, which is free, where a key is set.
 
     :param source: the DataFrame or :class:`~.result.StreamResult`, or the path, glob or URL of its Parquet.
@@ -78,9 +85,9 @@ def download(  # type: ignore[misc]  # the arguments are those below, for each o
     :param output: the ``.parquet`` file for the rows of a streamed source; a DataFrame needs none. One that
         is there is refused unless it is this same download's (a re-run), or ``overwrite``.
     :param names: a column to name the files by; each value must be there and occur once. By default a file is
-        named by its task and number. With it, the folder has a record of each file, in ``.aio-downloads``: a
-        file that is there is kept if this row's download wrote it (the task and the SHA-256 on record are its
-        own). Any other is refused before anything is fetched, unless ``overwrite``.
+        named by its task and number. With it, a file that is there is kept if this row's download wrote it
+        (the task and the SHA-256 on record are its own). Any other, a changed one too, is refused before
+        anything is fetched, unless ``overwrite``.
     :param overwrite: fetch and replace what is there.
     :param prefix: of the frame's output columns.
     :param max_bytes: the most that one file may hold.
@@ -110,6 +117,7 @@ def download(  # type: ignore[misc]  # the arguments are those below, for each o
         view = make_view(sum(bool(row.urls) for row in rows), "download", progress)
         fetched = _fetch_all(target, rows, view, concurrency, overwrite=overwrite)
         view.close()
+        target.tell()
         return _with_files(source, fetched, prefix)
     rewriting = Rewriting(source, output, [where, names, prefix], overwrite=overwrite)
     target = _Target(where, settings, max_bytes, allow_private, named=names is not None)
@@ -125,6 +133,7 @@ def download(  # type: ignore[misc]  # the arguments are those below, for each o
         fetched = _fetch_all(target, rows, view, concurrency, overwrite=overwrite)
         rewriting.write(_with_files(frame, fetched, prefix), {prefix + name: ARROW[name] for name in COLUMNS})
     view.close()
+    target.tell()
     return rewriting.finish()
 
 
@@ -185,8 +194,9 @@ class _Target:
         self._max_bytes = max_bytes
         self._allow_private = allow_private
         self._fs, path = fsspec.core.url_to_fs(self._folder)
-        self._fs.makedirs(path, exist_ok=True)
-        self._records = DownloadRecords(self._fs, path) if named else None
+        _make_folder(self._fs, path)
+        self._records = DownloadRecords(self._fs, path)
+        self._named = named
         #: by path, what was there before anything was fetched
         self._found: dict[str, tuple[int, str]] = {}
 
@@ -195,13 +205,11 @@ class _Target:
 
         :raises FileExistsError: one is not what its row's download wrote.
         """
-        records = self._records
-        assert records is not None, "for named files"
         wanted = [
             (path, row.owner(number)) for row in rows for number, path in enumerate(self._paths(row), start=1)
         ]
         with ThreadPoolExecutor(max_workers=concurrency) as pool:
-            found = pool.map(lambda one: records.find(*one), wanted)
+            found = pool.map(lambda one: self._records.find(*one), wanted)
             self._found |= {path: there for (path, _), there in zip(wanted, found, strict=True) if there}
 
     def fetch_row(self, row: _Row, overwrite: bool) -> _Fetched:
@@ -236,15 +244,26 @@ class _Target:
             path,
             max_bytes=self._max_bytes,
             allow_private=self._may_be_private(url),
-            on_arrival=None if self._records is None else partial(self._records.note, owner),
+            on_arrival=partial(self._records.note, owner),
         )
         return done.size, done.sha256
 
     def _there(self, path: str, owner: dict[str, Any]) -> tuple[int, str] | None:
-        if self._records is None:  # its name says whose it is
-            return read_sum(self._fs, path) if self._fs.exists(path) else None
-        # not found before: its row had another URL then, or it has come since
-        return self._found.get(path) or self._records.find(path, owner)
+        if self._named:
+            # not found before: its row had another URL then, or it has come since
+            return self._found.get(path) or self._records.find(path, owner)
+        return self._records.find_by_task(path, owner)
+
+    def tell(self) -> None:
+        """Say what was there and was not what had been written."""
+        changed = self._records.changed
+        if changed:
+            warnings.warn(
+                f"Files in {self._folder!r} that were changed or damaged since the download, and are fetched "
+                f"again: {len(changed)}, such as {PurePosixPath(min(changed)).name!r}. Keep what you change "
+                "in another folder.",
+                stacklevel=3,
+            )
 
     def _ask_again(self, row: _Row) -> _Row | None:
         """The row with the URLs that the service gives now; ``None`` when it cannot be asked."""
@@ -270,6 +289,18 @@ class _Target:
         return paths
 
 
+def _make_folder(fs: Any, path: str) -> None:
+    try:
+        fs.makedirs(path, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        parts = PurePosixPath(path)
+        file = next((str(one) for one in (parts, *parts.parents) if fs.isfile(str(one))), path)
+        raise type(error)(
+            f"folder: {file!r} is a file. aio.download puts each result into a folder of its own files; "
+            "name a folder, which is made if need be."
+        ) from error
+
+
 def _rows(
     frame: pd.DataFrame, names: Hashable | None, prefix: str, seen: dict[str, tuple[object, object]]
 ) -> Iterator[_Row]:
@@ -288,8 +319,8 @@ def _rows(
     ids = [plain(value) for value in frame[f"{prefix}task_id"].tolist()]
     stems = ids if names is None else [plain(value) for value in frame[names].tolist()]
     for position, (cell, task_id, stem) in enumerate(zip(frame[f"{prefix}urls"], ids, stems, strict=True)):
-        urls = tuple(plain(cell) or ())
         label = plain(frame.index[position])
+        urls = _urls(plain(cell), f"{prefix}urls", label)
         if not urls:
             yield _Row(position, "", (), None, ending)
             continue
@@ -308,6 +339,21 @@ def _rows(
         if names is not None:
             seen[safe.casefold()] = stem, label
         yield _Row(position, safe, urls, task_id, ending)
+
+
+def _urls(cell: Any, column: str, label: Any) -> tuple[str, ...]:
+    """The URLs of one row; of a frame that was a CSV in between, the list is there as text."""
+    if not isinstance(cell, str):
+        return tuple(cell or ())
+    text = cell.strip()
+    if not text.startswith("["):
+        return (text,) if text else ()
+    if not _LIST.fullmatch(text):
+        raise ValueError(
+            f"Column {column!r} holds text in place of lists, and that of row {label!r} cannot be read: "
+            f"{text[:80]!r}. Parquet keeps lists as they are; CSV does not."
+        )
+    return tuple(one[1:-1] for one in _QUOTED.findall(text))
 
 
 def _with_files(frame: pd.DataFrame, results: list[_Fetched | None], prefix: str) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fsspec
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -44,6 +46,11 @@ def with_urls(*urls: str | None) -> pd.DataFrame:
     return result_columns(results, pd.RangeIndex(len(results)))
 
 
+def visible(folder: Path) -> list[str]:
+    """The files' names, without the folder of their records."""
+    return sorted(path.name for path in folder.iterdir() if path.name != RECORDS)
+
+
 def test_files_sizes_and_sums(aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
     out = aio.download(made(), tmp_path / "pictures", progress=False)
     for task, path, files, size, sums in zip(
@@ -62,25 +69,26 @@ def test_files_sizes_and_sums(aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
         assert sums == [hashlib.sha256(data).hexdigest()]
     assert out["aio_file_error"].isna().all()
     assert {name: str(out[name].dtype) for name in DTYPES} == DTYPES
-    assert len(list((tmp_path / "pictures").iterdir())) == 2
+    assert len(visible(tmp_path / "pictures")) == 2
 
 
 def test_a_second_run_fetches_nothing(aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
     frame = made()
     first = aio.download(frame, tmp_path, progress=False)
-    marked = Path(first["aio_file"][0])
-    marked.write_bytes(b"as it was left")
+    inode = Path(first["aio_file"][0]).stat().st_ino
     again = aio.download(first, tmp_path, progress=False)
-    assert marked.read_bytes() == b"as it was left"
-    assert list(again.columns) == list(first.columns)
+    assert Path(first["aio_file"][0]).stat().st_ino == inode
+    pd.testing.assert_frame_equal(again, first)
     aio.download(frame, tmp_path, progress=False, overwrite=True)
-    assert marked.read_bytes().startswith(b"\x89PNG")
+    assert Path(first["aio_file"][0]).stat().st_ino != inode
 
 
 def test_every_result_of_a_row(aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
     out = aio.download(made("music", 1), tmp_path / "music", progress=False)
     assert len(out["aio_files"][0]) == len(out["aio_urls"][0]) > 1
-    assert out["aio_bytes"][0] == sum(path.stat().st_size for path in (tmp_path / "music").iterdir())
+    assert out["aio_bytes"][0] == sum(
+        (tmp_path / "music" / name).stat().st_size for name in visible(tmp_path / "music")
+    )
 
 
 def test_names_from_a_column(aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
@@ -88,11 +96,9 @@ def test_names_from_a_column(aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     frame.aio.download(folder, names="sku", progress=False)
     assert sorted(path.name for path in folder.iterdir()) == [RECORDS, "S_0.png", "S_1.png"]
-    aio.download(frame, tmp_path / "by-task", progress=False)
-    assert not (tmp_path / "by-task" / RECORDS).exists(), "such names need none"
 
 
-# -- the same download again, with names of its own
+# -- the same download again
 
 
 class StallingHost(Host):
@@ -134,6 +140,103 @@ def asked(host: Host) -> list[str]:
     paths = sorted(path for path, _ in host.asked)
     host.asked.clear()
     return paths
+
+
+def plainly(frame: Any, folder: Any, **arguments: Any) -> Any:
+    return aio.download(frame, folder, allow_private=True, progress=False, **arguments)
+
+
+@pytest.mark.parametrize("damaged", [b"", b"zero and junk", b"ZERO"])
+def test_a_damaged_file_is_fetched_again(host: Host, tmp_path: Path, damaged: bytes) -> None:
+    frame, folder = hosted(host, b"zero", b"one"), tmp_path / "pictures"
+    first = plainly(frame, folder)
+    (folder / "t0.png").write_bytes(damaged)
+    asked(host)
+    with pytest.warns(UserWarning, match=r"changed or damaged .* again: 1, such as 't0\.png'"):
+        again = plainly(frame, folder)
+    assert asked(host) == ["/0.png"] and (folder / "t0.png").read_bytes() == b"zero"
+    pd.testing.assert_frame_equal(again, first)
+
+
+def test_a_damaged_file_whose_result_is_gone_is_an_error_in_its_row(host: Host, tmp_path: Path) -> None:
+    frame = hosted(host, b"zero", b"one")
+    plainly(frame, tmp_path)
+    (tmp_path / "t0.png").write_bytes(b"z")
+    host.answers.clear()
+    with pytest.warns(UserWarning, match=r"again: 1, such as"):
+        again = plainly(frame, tmp_path)
+    assert again["aio_file"].isna().tolist() == [True, False]
+    assert "NotFoundError" in again["aio_file_error"][0]
+
+
+def test_of_an_object_the_size_is_compared_and_nothing_read(host: Host, tmp_path: Path) -> None:
+    frame, folder = hosted(host, b"zero", b"one"), "memory://bucket-of-damaged/pictures"
+    fs = fsspec.filesystem("memory")
+    first = plainly(frame, folder)
+    fs.pipe_file(f"{folder}/t0.png", b"")
+    fs.pipe_file(f"{folder}/t1.png", b"ONE")
+    asked(host)
+    with pytest.warns(UserWarning, match=r"again: 1, such as 't0\.png'"):
+        again = plainly(frame, folder)
+    assert asked(host) == ["/0.png"]
+    pd.testing.assert_frame_equal(again, first)
+    fs.rm("/bucket-of-damaged", recursive=True)
+
+
+def test_a_file_of_a_version_that_kept_no_records(host: Host, tmp_path: Path) -> None:
+    """It is taken as it is and put on record; an empty one is no result."""
+    frame = hosted(host, b"zero", b"one")
+    (tmp_path / "t0.png").write_bytes(b"")
+    (tmp_path / "t1.png").write_bytes(b"from then")
+    with pytest.warns(UserWarning, match=r"again: 1, such as 't0\.png'"):
+        out = plainly(frame, tmp_path)
+    assert asked(host) == ["/0.png"]
+    assert out["aio_bytes"].tolist() == [4, 9]
+    (tmp_path / "t1.png").write_bytes(b"from")
+    with pytest.warns(UserWarning, match=r"again: 1, such as 't1\.png'"):
+        assert plainly(frame, tmp_path)["aio_bytes"].tolist() == [4, 3]
+
+
+def test_a_file_named_like_a_task_is_not_taken_for_its(host: Host, tmp_path: Path) -> None:
+    frame = hosted(host, b"zero", b"one")
+    aio.download(frame.assign(sku=["t1", "t0"]), tmp_path, names="sku", allow_private=True, progress=False)
+    with pytest.raises(FileExistsError, match=r"t0\.png' exists, and it is another row's result, of task t1"):
+        plainly(frame.head(1), tmp_path)
+
+
+def test_a_streamed_download_mends_what_was_damaged(host: Host, tmp_path: Path) -> None:
+    frame, out = hosted(host, b"zero", b"one"), {"output": tmp_path / "files.parquet"}
+    frame.to_parquet(tmp_path / "rows.parquet")
+    plainly(tmp_path / "rows.parquet", tmp_path / "pictures", **out)
+    (tmp_path / "pictures" / "t1.png").write_bytes(b"on")
+    with pytest.warns(UserWarning, match="again: 1"):
+        assert plainly(tmp_path / "rows.parquet", tmp_path / "pictures", **out).bytes == 7
+    assert (tmp_path / "pictures" / "t1.png").read_bytes() == b"one"
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "numpy", "one"])
+def test_urls_that_were_text_in_between(host: Host, tmp_path: Path, form: str) -> None:
+    """CSV has no lists: what pandas writes for one is read."""
+    frame = hosted(host, b"zero", b"one").head(1)
+    urls = [host.url("/0.png"), host.url("/1.png")]
+    frame["aio_urls"] = {
+        "csv": [urls],
+        "json": [json.dumps(urls)],
+        "numpy": [str(np.array(urls))],
+        "one": [urls[0]],
+    }[form]
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    out = plainly(pd.read_csv(tmp_path / "rows.csv"), tmp_path / "pictures")
+    assert out["aio_file_error"].isna().all()
+    assert asked(host) == (["/0.png"] if form == "one" else ["/0.png", "/1.png"])
+    done = plainly(tmp_path / "rows.csv", tmp_path / "pictures", output=tmp_path / "files.parquet")
+    assert (done.saved, asked(host)) == (1, [])
+
+
+def test_urls_of_an_unreadable_text_are_said_once(tmp_path: Path) -> None:
+    frame = with_urls("https://x.test/1.png", None).assign(aio_urls="[https://x.test/1.png]")
+    with pytest.raises(ValueError, match=r"'aio_urls' holds text in place of lists, and that of row 0"):
+        aio.download(frame, tmp_path, progress=False)
 
 
 def fetch(frame: Any, folder: Path, **arguments: Any) -> Any:
@@ -208,7 +311,7 @@ def test_results_without_a_task_of_two_frames_in_one_folder(tmp_path: Path) -> N
         frame = with_urls(f"data:image/png;base64,{content}").assign(aio_task_id=None)
         sums.append(aio.download(frame, str(tmp_path), progress=False)["aio_sha256"][0])
     assert sums[0] != sums[1]
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(visible(tmp_path)) == 2
 
 
 def test_every_named_result_of_a_row(host: Host, tmp_path: Path) -> None:
@@ -319,7 +422,7 @@ def test_rows_without_results_and_hosts_that_are_not_to_be_trusted(tmp_path: Pat
     assert out["aio_file_error"].isna().tolist() == [True, False, False, True]
     assert "inside this network" in out["aio_file_error"][1]
     assert "InvalidRequestError" in out["aio_file_error"][2]
-    assert [path.name for path in tmp_path.iterdir()] == ["t3.png"]
+    assert visible(tmp_path) == ["t3.png"]
 
 
 def test_a_file_too_large_is_an_error_in_its_row(aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
@@ -344,7 +447,7 @@ def test_a_url_that_has_gone_is_asked_for_again(aio_sandbox_env: Sandbox, tmp_pa
 def test_fsspec_folders(aio_sandbox_env: Sandbox) -> None:
     out = aio.download(made(), "memory://bucket-of-downloads/pictures", progress=False)
     fs = fsspec.filesystem("memory")
-    assert len(fs.ls("/bucket-of-downloads/pictures")) == 2
+    assert len(fs.glob("/bucket-of-downloads/pictures/*.png")) == 2
     with fsspec.open(out["aio_file"][0], "rb") as file:
         assert file.read(4) == b"\x89PNG"
     fs.rm("/bucket-of-downloads", recursive=True)
@@ -363,7 +466,8 @@ def test_an_empty_frame_and_bad_arguments(tmp_path: Path) -> None:
         aio.download(with_urls(None), tmp_path, concurrency=0)
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("below", ["", "/pictures", "/new/pictures"])
+def test_a_folder_that_is_a_file(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError):
-        aio.download(with_urls("https://x.test/1.png"), tmp_path / "file", progress=False)
+    with pytest.raises(OSError, match=rf"folder: '{tmp_path}/file' is a file\."):
+        aio.download(with_urls("https://x.test/1.png"), f"{tmp_path}/file{below}", progress=False)
