@@ -34,7 +34,7 @@ from aio_provider.frames.words import words
 from aio_provider.jobs.budget import estimate as estimate_jobs
 from aio_provider.jobs.job import Job
 from aio_provider.jobs.ledger import JobState, Ledger
-from aio_provider.jobs.ledger.location import in_memory, locate
+from aio_provider.jobs.ledger.location import in_memory, locate, require_folder
 from aio_provider.jobs.settings import Settings
 
 _CHUNK = 500
@@ -258,6 +258,7 @@ class _Paid:
 def _existing(target: str | None) -> Ledger | None:
     """The ledger, unless it would have to be made first."""
     url = locate(target)
+    require_folder(url)
     if url.get_backend_name() == "sqlite" and (in_memory(url) or not Path(str(url.database)).exists()):
         return None
     return Ledger.open(target)

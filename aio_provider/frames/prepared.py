@@ -91,6 +91,8 @@ class Prepared:
         if report.rows:
             view.settle(report)
             view.close()
+        if self.run.new_ledger is not None:
+            view.say(f"ledger: {self.run.new_ledger} (new)")
         view.say(report.summary())
         self._say_held(report, view)
         if self.run.figures.over_limit:

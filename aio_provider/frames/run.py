@@ -25,6 +25,7 @@ from aio_provider.frames.report import Report
 from aio_provider.frames.schema import RowResult
 from aio_provider.jobs.job import Job, Outcome, OutcomeStatus
 from aio_provider.jobs.ledger import JobState, Ledger, LedgerError
+from aio_provider.jobs.ledger.location import is_new, locate, require_folder
 from aio_provider.jobs.limiter import rate_budget
 from aio_provider.jobs.polling import PollPlan, catalog_prior
 from aio_provider.jobs.progress import Progress
@@ -76,6 +77,8 @@ class Run:
         self._reading = threading.Lock()
         self.figures = Figures(total)
         self._drift: list[str] = []
+        #: the ledger's file, where it was named and this run began it
+        self.new_ledger: str | None = None
         self._held: list[Held] = []
         #: the engine's own figures, for the view
         self._progress = Progress()
@@ -88,9 +91,12 @@ class Run:
     def connect(self) -> None:
         """Make the client, so that a missing key is found before anything else happens.
 
-        :raises ConfigurationError: a key or an address that cannot be used.
+        :raises ConfigurationError: a key, an address or a ledger that cannot be used.
         """
         settings = self.settings
+        where = locate(settings.ledger)
+        require_folder(where)
+        self.new_ledger = str(where.database) if is_new(settings.ledger) else None
         self._client = AsyncAioClient(
             settings.api_key,
             settings.base_url,

@@ -48,6 +48,41 @@ def test_a_null_of_a_cell_lifts_no_limit(aio_sandbox_env: Sandbox, name: str) ->
     assert aio_sandbox_env.requests == {}
 
 
+def test_a_mistyped_ledger_is_refused_and_a_new_one_is_told_of(
+    aio_sandbox_env: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    typo = tmp_path / "typo" / "dir" / "l.sqlite"
+    out = tmp_path / "out"
+    for ledger in (typo, str(typo), f"sqlite:///{typo}"):
+        with pytest.raises(aio.ConfigurationError, match=r"the folder '.*/typo/dir' does not exist. Mend"):
+            generate(ROWS.head(1), ledger=ledger, output=out)
+    ROWS.head(1).to_parquet(tmp_path / "in.parquet")
+    call = ("generate", tmp_path / "in.parquet", "image", "-c", "prompt=caption", "-o", out)
+    assert "does not exist. Mend the path" in run(*call, "--ledger", typo)
+    assert "does not exist. Mend the path" in run("budget", "set", 5, "--total", "--ledger", typo)
+    with monkeypatch.context() as patch:
+        patch.setenv("AIO_LEDGER", str(typo))
+        with pytest.raises(aio.ConfigurationError, match="does not exist"):
+            generate(ROWS.head(1))
+        with pytest.raises(aio.ConfigurationError, match="does not exist"):
+            aio.estimate(ROWS, "image", prompt="caption")
+    assert aio_sandbox_env.requests == {} and not out.exists() and not (tmp_path / "typo").exists()
+
+    new = tmp_path / "new.sqlite"
+    for said in ([f"ledger: {new} (new)"], []):
+        generate(ROWS.head(1), ledger=new, progress=True)
+        lines = capsys.readouterr().err.splitlines()
+        assert [line for line in lines if line.startswith("ledger")] == said
+    monkeypatch.delenv("AIO_LEDGER")
+    monkeypatch.setattr("platformdirs.user_data_path", lambda name: tmp_path / "mine" / name)
+    generate(ROWS.head(1), progress=True)
+    assert "ledger" not in capsys.readouterr().err
+    assert (tmp_path / "mine" / "aio-provider" / "ledger.sqlite").exists()
+
+
 # -- values
 
 

@@ -25,7 +25,9 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "memory":
         return ":memory:"
     if request.param == "sqlite":
-        return str(tmp_path / "book" / "ledger.sqlite")
+        folder = tmp_path / "book"
+        folder.mkdir(mode=0o700)
+        return str(folder / "ledger.sqlite")
     url: str = request.getfixturevalue("postgres_url")
     return url
 

@@ -29,9 +29,10 @@ from tests import postgres_server
 from tests.jobs.ledger_helpers import bring_to, job, state
 
 
-def test_the_file_and_its_folder_are_the_users_own(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "b" / "ledger.sqlite"
-    with Ledger.open(path) as ledger:
+def test_the_file_and_its_folder_are_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platformdirs.user_data_path", lambda name: tmp_path / "a" / name)
+    path = tmp_path / "a" / "aio-provider" / "ledger.sqlite"
+    with Ledger.open() as ledger:
         bring_to(ledger, "k", JobState.SUCCEEDED)
         modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
         assert modes == dict.fromkeys(("ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"), 0o600)

@@ -22,9 +22,7 @@ def locate(target: str | Path | None) -> URL:
     """
     target = target or os.environ.get("AIO_LEDGER") or None
     if target is None:
-        from platformdirs import user_data_path
-
-        target = user_data_path("aio-provider") / "ledger.sqlite"
+        target = _own_folder() / "ledger.sqlite"
     if isinstance(target, Path) or "://" not in target:
         if str(target) == ":memory:":
             return URL.create("sqlite")
@@ -74,6 +72,43 @@ def require(target: str | Path | None) -> None:
             f"There is no ledger at {public(url)}: nothing has been run with it yet, or it is elsewhere "
             "(give its path or URL, or set AIO_LEDGER)."
         )
+
+
+def require_folder(url: URL) -> None:
+    """Make sure that the folder of a ledger's file is there; only the one that is ours is made.
+
+    :raises ConfigurationError: it is not. A mistyped path must not begin a ledger that knows of nothing paid.
+    """
+    if url.get_backend_name() != "sqlite" or in_memory(url):
+        return
+    folder = Path(str(url.database)).parent
+    try:
+        folder.stat()
+    except FileNotFoundError as error:
+        if folder == _own_folder().absolute():
+            return
+        raise ConfigurationError(
+            f"ledger {str(url.database)!r}: the folder {str(folder)!r} does not exist. Mend the path "
+            "(AIO_LEDGER, ledger or ledger_url), or make the folder first: a new ledger does not know what "
+            "was paid for. Nothing was submitted."
+        ) from error
+    except OSError:  # whoever opens the file says what it is
+        return
+
+
+def is_new(target: str | Path | None) -> bool:
+    """Whether this is a file that was named by somebody and is not there yet."""
+    if not target and not os.environ.get("AIO_LEDGER"):
+        return False
+    url = locate(target)
+    named = url.get_backend_name() == "sqlite" and not in_memory(url)
+    return named and not Path(str(url.database)).exists()
+
+
+def _own_folder() -> Path:
+    from platformdirs import user_data_path
+
+    return user_data_path("aio-provider")
 
 
 def in_memory(url: URL) -> bool:

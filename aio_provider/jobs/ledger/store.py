@@ -31,7 +31,7 @@ from aio_provider.jobs.ledger import migrations
 from aio_provider.jobs.ledger.charges import Expectations
 from aio_provider.jobs.ledger.errors import LedgerError, LedgerUnavailableError
 from aio_provider.jobs.ledger.explaining import explain, said
-from aio_provider.jobs.ledger.location import in_memory, locate, public
+from aio_provider.jobs.ledger.location import in_memory, locate, public, require_folder
 
 #: How long a writer waits for another process's write, seconds.
 BUSY_SECONDS = 30.0
@@ -216,6 +216,7 @@ class Store:
                     migrations.ensure(conn)
 
     def _prepare(self, path: Path) -> None:
+        require_folder(self._url)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if path.is_dir():
