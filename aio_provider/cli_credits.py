@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aio_provider.api.errors import AioError
-from aio_provider.cli_shared import age
+from aio_provider.cli_shared import age, storage_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,15 +89,15 @@ def credits(
     from aio_provider.accounting.formats import encode, format_of, put
 
     try:
-        form = form or (format_of(output) if output else "table")
         if output and form == "table":
             raise click.UsageError("a table is for the terminal; a file is csv, json, parquet or html")
+        form = format_of(output, form) if output else form or "table"
         if form == "parquet" and not output:
             raise click.UsageError("a Parquet file needs a name: -o FILE.parquet")
         if last is not None and since is not None:
             raise click.UsageError("give either --since or --last")
         question: dict[str, Any] = {
-            "since": datetime.now(UTC) - last if last else since,
+            "since": since if last is None else _ago(last),
             "until": until,
             "price": price,
             "archived": not no_archived,
@@ -115,7 +115,8 @@ def credits(
             frame = work_out(ledger, by, **question)
             content = b"" if form == "table" else encode(frame, form)
         if output:
-            put(output, content)
+            with storage_errors(output):
+                put(output, content)
     except (AioError, OSError) as error:
         raise click.ClickException(str(error)) from error
     if form == "table":
@@ -123,6 +124,17 @@ def credits(
     elif not output:
         click.echo(content.decode(), nl=False)
     _say_which_book(frame, err=form != "table")
+
+
+def _ago(last: timedelta) -> datetime:
+    if not last:
+        raise click.BadParameter("give a span above 0, such as 30d", param_hint="--last")
+    try:
+        return datetime.now(UTC) - last
+    except OverflowError:
+        raise click.BadParameter(
+            "that is before the year 1: leave it out for all time", param_hint="--last"
+        ) from None
 
 
 def _chosen(filters: dict[str, tuple[str, ...]]) -> dict[str, list[str]]:

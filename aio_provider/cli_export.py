@@ -6,7 +6,7 @@ import click
 
 from aio_provider.api.amounts import in_credits
 from aio_provider.api.errors import AioError
-from aio_provider.cli_shared import many
+from aio_provider.cli_shared import many, storage_errors
 
 
 @click.command()
@@ -21,19 +21,20 @@ def export(
 ) -> None:
     """Write every attempt on record as Parquet into DEST, a folder or URL (s3://bucket/ledger). No prompts.
 
-    Run again, it replaces the months it writes.
+    Run again, it replaces the months it writes; into a folder of the other --partition it writes nothing.
     """
     try:
         from aio_provider.accounting.export import export_ledger
 
-        done = export_ledger(
-            dest,
-            ledger,
-            partition=None if partition == "none" else partition,
-            since=since,
-            until=until,
-            archived=not no_archived,
-        )
+        with storage_errors(dest):
+            done = export_ledger(
+                dest,
+                ledger,
+                partition=None if partition == "none" else partition,
+                since=since,
+                until=until,
+                archived=not no_archived,
+            )
     except (AioError, OSError, ImportError) as error:
         raise click.ClickException(str(error)) from error
     for path, rows in done.files.items():

@@ -13,7 +13,7 @@ import click
 
 from aio_provider.api.catalog import KINDS
 from aio_provider.api.errors import AioError
-from aio_provider.cli_shared import age
+from aio_provider.cli_shared import age, storage_errors
 
 if TYPE_CHECKING:
     from aio_provider.frames.result import StreamResult
@@ -129,8 +129,9 @@ def told() -> Iterator[None]:
         click.echo(f"Warning: {message}", err=True)
 
     before = words.set(COMMAND)
+    given = click.get_current_context().params
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), storage_errors(*given.get("inputs", ()), given.get("output")):
             warnings.showwarning = show
             yield
     except BrokenPipeError:  # `… | head` has seen enough: click ends quietly

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aio_provider.api.errors import AioError
+from aio_provider.cli_shared import StorageError, storage_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,12 +50,15 @@ def reconcile(
         from aio_provider.accounting.formats import format_of, put
         from aio_provider.accounting.reconciling import reconcile as compare
 
-        form = form or (format_of(output) if output else "table")
-        if form not in ("table", "csv", "json") or (output and form == "table"):
-            raise click.UsageError("the rows are written as csv or json")
+        if output and form == "table":
+            raise click.UsageError("a table is for the terminal; a file is csv or json")
+        form = format_of(output, form, forms=("csv", "json")) if output else form or "table"
         found = compare(statement, ledger, **options)
         if output:
-            put(output, _encoded(found, form))
+            with storage_errors(output):
+                put(output, _encoded(found, form))
+    except StorageError as error:
+        raise _Trouble(error.message) from error
     except (AioError, OSError) as error:
         raise _Trouble(str(error)) from error
     if output:

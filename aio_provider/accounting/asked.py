@@ -84,7 +84,10 @@ class Asked:
             period = "all time"
         else:
             begin = shown(self.since) if self.since else "the beginning"
-            period = f"{begin} to {shown(self.until) if self.until else 'now'} UTC"
+            if in_future(self.since):
+                period = f"from {begin}{f' to {shown(self.until)}' if self.until else ''} UTC, in the future"
+            else:
+                period = f"{begin} to {shown(self.until) if self.until else 'now'} UTC"
         chosen = (f"{name} = {' or '.join(v or '(none)' for v in vs)}" for name, vs in self.filters.items())
         return ", ".join((period, *chosen))
 
@@ -116,6 +119,11 @@ def moment(name: str, value: object) -> datetime | None:
     if found is None:
         return None
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def in_future(since: datetime | None) -> bool:
+    """Whether a period has not begun."""
+    return since is not None and since > datetime.now(UTC)
 
 
 def shown(at: datetime) -> str:

@@ -70,15 +70,23 @@ class Archived:
         """One sentence, or nothing where nothing was archived."""
         if not self.files:
             return ""
-        whole = f"{self.rows:,} rows ({in_credits(self.credits)}, all time) were moved to archive files"
+        moved = "was moved to an archive file" if self.rows == 1 else "were moved to archive files"
+        whole = f"{_rows(self.rows)} ({in_credits(self.credits)}, all time) {moved}"
         if not self.included:
-            return f"{whole}; they are not in these figures."
+            return f"{whole}, not in these figures."
         if not self.missing:
-            return f"{whole}; they are in these figures."
+            return f"{whole}, included in these figures."
+        return f"{whole}; {self.lacking()}: they are not in these figures."
+
+    def lacking(self) -> str:
+        """What is not on this machine, to be followed by what that means; where there are missing files."""
+        files, count = len(self.files), len(self.missing)
+        which = (
+            "the file is" if files == 1 else f"{count:,} of {files:,} files {'is' if count == 1 else 'are'}"
+        )
         return (
-            f"{whole}; {len(self.missing)} of {len(self.files)} files are not on this machine, so that "
-            f"{self.missing_rows:,} rows ({in_credits(self.missing_credits)}) are not in these figures: "
-            f"{self.missing[0]}{', …' if len(self.missing) > 1 else ''}"
+            f"{which} not on this machine ({self.missing[0]}{', …' if count > 1 else ''}), with "
+            f"{_rows(self.missing_rows)} ({in_credits(self.missing_credits)})"
         )
 
     def plain(self) -> dict[str, Any]:
@@ -91,6 +99,10 @@ class Archived:
             "included": self.included,
             "told": self.told(),
         }
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
 
 
 def archived(conn: Connection, *, include: bool) -> Archived:

@@ -97,7 +97,9 @@ def export_ledger(
     :param partition: ``"month"``: a folder ``month=2026-11`` for each, as Hive, DuckDB and Spark read them;
         None: one file.
     :param since: from this month on; ``until``: up to this one, which is no longer written.
-    :raises ConfigurationError: a period that cuts a month in two, or an unknown partition.
+    :raises ConfigurationError: a period that cuts a month in two, an unknown partition, a file in the place
+        of the folder, or a folder that holds an export of the other partitioning: read together, every row
+        would count twice.
     :raises LedgerUnavailableError: an archive of the ledger is damaged. One that is missing is a
         ConfigurationError: nothing is left out silently.
     """
@@ -118,11 +120,13 @@ def export_ledger(
     import fsspec
 
     fs, root = fsspec.core.url_to_fs(str(dest))
+    _refuse_other_partitioning(fs, root, str(dest), partition)
     with opened(ledger) as book, sql.snapshot(book.store) as conn:
         moved = moved_out(conn, include=archived)
         if moved.missing:
             raise ConfigurationError(
-                f"{moved.told()} Bring them here, or leave archived rows out (archived=False, --no-archived)."
+                f"{moved.lacking()}. Nothing was written: bring what is missing here, or leave archived rows "
+                "out (archived=False, --no-archived)."
             )
         metadata = {
             METADATA_KEY: json.dumps({"version": EXPORT_VERSION, "book": described(book)["url"]}).encode()
@@ -138,6 +142,26 @@ def export_ledger(
         float(sum(credits for *_, credits in written)),
         {fs.unstrip_protocol(path): rows for path, rows, _ in written},
     )
+
+
+def _refuse_other_partitioning(fs: Any, root: str, dest: str, partition: str | None) -> None:
+    if _renames(fs) and any(path.is_file() for path in (Path(root), *Path(root).parents)):
+        raise ConfigurationError(f"{dest} is a file, or below one: give a folder for the export.")
+    there = fs.ls(root, detail=False) if fs.exists(root) else []
+    names = {str(path).rstrip("/"): posixpath.basename(str(path).rstrip("/")) for path in there}
+    if partition is None:
+        months = sorted(path for path, name in names.items() if name.startswith("month="))
+        other = next((path for path in months if fs.exists(posixpath.join(path, "ledger.parquet"))), None)
+        what, same = "by month", "partition='month' (--partition month)"
+    else:
+        other = next((path for path, name in names.items() if name == "ledger.parquet"), None)
+        what, same = "in one file", "partition=None (--partition none)"
+    if other is not None:
+        raise ConfigurationError(
+            f"{dest} holds an export {what} ({posixpath.relpath(other, root)}): whoever reads the folder "
+            f"would count every row twice. Nothing was written: give {same}, another folder, or delete that "
+            "export."
+        )
 
 
 def _months(conn: Connection, asked: Asked, extra: sa.Table | None) -> list[str | None]:

@@ -16,26 +16,36 @@ from aio_provider.api.amounts import in_digits
 from aio_provider.api.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import pandas as pd
 
 #: ending of a file's name -> its format
 SUFFIXES: Final = {".csv": "csv", ".json": "json", ".parquet": "parquet", ".pq": "parquet", ".html": "html"}
-SUFFIXES_SAID: Final = ".csv, .json, .parquet or .html"
 #: where in a Parquet file's metadata ``attrs["aio"]`` is, as JSON
 METADATA_KEY: Final = b"aio_provider"
 
 
-def format_of(path: str) -> str:
-    """The format that a file's name asks for.
+def format_of(
+    path: str, wanted: str | None = None, *, forms: Sequence[str] = ("csv", "json", "parquet", "html")
+) -> str:
+    """The format of a file: the one that its name asks for, or the one that is wanted.
 
-    :raises ConfigurationError: none that is known.
+    :param wanted: where a user says it, too; a name that asks for another one is refused.
+    :param forms: what there is to choose from.
+    :raises ConfigurationError: none of these, or two.
     """
-    ending = Path(path).suffix.lower()
-    if ending not in SUFFIXES:
-        raise ConfigurationError(f"{path!r}: its name must end in {SUFFIXES_SAID}, which say the format.")
-    return SUFFIXES[ending]
+    found = SUFFIXES.get(Path(path).suffix.lower())
+    if wanted is not None and found is None:
+        return wanted
+    if found is None or found not in forms:
+        said = f"{', '.join(f'.{form}' for form in forms[:-1])} or .{forms[-1]}"
+        raise ConfigurationError(f"{path!r}: its name must end in {said}, which say the format.")
+    if wanted is not None and wanted != found:
+        raise ConfigurationError(
+            f"{path!r} is the name of a {found} file, and {wanted} was asked for: change one of them."
+        )
+    return found
 
 
 def encode(frame: pd.DataFrame, form: str) -> bytes:

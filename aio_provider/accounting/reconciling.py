@@ -12,12 +12,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from aio_provider.accounting import sql
-from aio_provider.accounting.asked import Asked, shown
+from aio_provider.accounting.asked import Asked, in_future, shown
 from aio_provider.accounting.book import archived as moved_out
 from aio_provider.accounting.book import archived_rows, described, opened
 from aio_provider.accounting.sql import NEEDED
 from aio_provider.accounting.statement import Line, Statement, read_statement
 from aio_provider.api.amounts import in_credits
+from aio_provider.api.errors import ConfigurationError
 from aio_provider.jobs.ledger import JobState
 from aio_provider.jobs.ledger.schema import jobs, past_attempts
 
@@ -120,7 +121,8 @@ def reconcile(
     :param delimiter: guessed from the header: comma, semicolon, tab or bar.
     :param decimal: ``"."`` or ``","``; guessed where the numbers leave no doubt.
     :param timezone: of times that name none.
-    :raises ConfigurationError: the statement cannot be read as told, or there is no ledger.
+    :raises ConfigurationError: the statement cannot be read as told, the period has not begun, or there is no
+        ledger.
     """
     columns = {
         "task_id": task_id_column,
@@ -132,6 +134,10 @@ def reconcile(
         statement, columns=columns, encoding=encoding, delimiter=delimiter, decimal=decimal, timezone=timezone
     )
     asked = Asked.of((), since, until)
+    if asked.since is not None and in_future(asked.since):
+        raise ConfigurationError(
+            f"since ({shown(asked.since)} UTC) is in the future: nothing to compare yet."
+        )
     lines = [line for line in read.lines if line.time is None or _within(line.time, asked.since, asked.until)]
     begin, end = _period(lines, asked.since, asked.until)
     with opened(ledger) as book, sql.snapshot(book.store) as conn:

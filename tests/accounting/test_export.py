@@ -61,9 +61,76 @@ def test_archived_rows_are_exported_and_a_missing_archive_is_an_error(book: Ledg
     [path] = book.prune(older_than=timedelta(days=300), to=tmp_path / "archive").files
     assert accounting.export_ledger(tmp_path / "out", book).credits == 12.0
     path.unlink()
-    with pytest.raises(ConfigurationError, match="archived=False"):
+    missing = r"^the file is not on this machine \(.*\), with 1 row \(7 credits\)\. Nothing.*archived=False"
+    with pytest.raises(ConfigurationError, match=missing):
         accounting.export_ledger(tmp_path / "out", book)
     assert accounting.export_ledger(tmp_path / "out2", book, archived=False).credits == 5.0
+
+
+@pytest.mark.parametrize("where", ["{here}/out", "memory://exports/{here}"])
+def test_an_export_of_the_other_partitioning_is_not_counted_twice(
+    book: Ledger, tmp_path: Path, where: str, aio_cli: Callable[..., Any]
+) -> None:
+    put(book, row())
+    dest = where.format(here=tmp_path)
+    command = ("ledger", "export", dest, "--ledger", book.store.path)
+    assert aio_cli(*command).exit_code == 0
+    refused = aio_cli(*command, "--partition", "none")
+    assert refused.exit_code == 1
+    assert f"{dest} holds an export by month (month=2026-11)" in refused.output
+    fs, root = fsspec.core.url_to_fs(dest)
+    assert len(fs.find(root)) == 1
+    fs.rm(root, recursive=True)
+    assert aio_cli(*command, "--partition", "none").exit_code == 0
+    assert aio_cli(*command, "--partition", "none").exit_code == 0
+    with pytest.raises(ConfigurationError, match=r"in one file \(ledger.parquet\).*--partition none"):
+        accounting.export_ledger(dest, book)
+    assert len(fs.find(root)) == 1
+
+
+@pytest.mark.parametrize("below", ["", "/folder"])
+def test_a_file_is_no_folder(book: Ledger, tmp_path: Path, below: str) -> None:
+    (tmp_path / "there").write_text("mine")
+    with pytest.raises(ConfigurationError, match=f"there{below} is a file, or below one: give a folder"):
+        accounting.export_ledger(f"{tmp_path}/there{below}", book)
+    assert (tmp_path / "there").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("credits", "-o", "s3://no-such-bucket-here/c.csv"),
+        ("ledger", "export", "s3://no-such-bucket-here/ledger"),
+        ("estimate", "s3://no-such-bucket-here/in.parquet", "image", "-c", "prompt=caption"),
+        ("generate", "s3://no-such-bucket-here/in.parquet", "image", "-c", "prompt=a", "-o", "out.parquet"),
+        ("generate", "in.csv", "image", "-c", "prompt=a", "-o", "s3://no-such-bucket-here/out.parquet"),
+        ("reconcile", "in.csv", "-o", "s3://no-such-bucket-here/rec.csv"),
+    ],
+)
+def test_a_bucket_without_credentials_is_one_line(
+    book: Ledger,
+    tmp_path: Path,
+    command: tuple[str, ...],
+    aio_cli: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("s3fs").S3FileSystem.clear_instance_cache()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AIO_API_KEY", "aio_k")
+    monkeypatch.setenv("AIO_BASE_URL", "http://127.0.0.1:9/api/v1")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.csv").write_text("a,task_id,credits\na lamp,x,5\n")
+    put(book, row())
+    result = aio_cli(*command, "--ledger", book.store.path)
+    assert result.exit_code == (2 if command[0] == "reconcile" else 1), result.output
+    assert isinstance(result.exception, SystemExit)
+    [said] = [line for line in result.output.splitlines() if line.startswith("Error: ")]
+    url = next(word for word in command if word.startswith("s3://"))
+    assert said.startswith(f"Error: {url} cannot be reached: ") and "AWS_ACCESS_KEY_ID" in said
 
 
 def test_a_month_is_not_cut_in_two(book: Ledger, tmp_path: Path) -> None:

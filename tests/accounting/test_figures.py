@@ -134,7 +134,14 @@ def test_an_archive_that_is_elsewhere_is_told_and_one_half_written_is_an_error(
         aio.credits(book)
     path.unlink()
     told = aio.credits(book, ()).attrs["aio"]["archived"]["told"]
-    assert "7 credits) are not in these figures" in told and path.name in told
+    assert told == (
+        "1 row (7 credits, all time) was moved to an archive file; the file is not on this machine "
+        f"({path}), with 1 row (7 credits): they are not in these figures."
+    )
+    put(book, row(credits=2.0, sent=NOON - timedelta(days=400)))
+    book.prune(older_than=timedelta(days=300), to=tmp_path / "second")
+    told = aio.credits(book, ()).attrs["aio"]["archived"]["told"]
+    assert "; 1 of 2 files is not on this machine (" in told
 
 
 @pytest.mark.parametrize(
@@ -237,3 +244,12 @@ def test_what_budgets_reserve_is_at_stake_or_in_flight(any_book: Ledger, tmp_pat
     found, use = totals(any_book), any_book.budget_use(budget)
     assert found["at_stake"] + found["in_flight_credits"] == use.reserved == 30.0
     assert found["credits"] == use.charged == 12.0
+
+
+def test_a_period_that_has_not_begun_says_so(book: Ledger, aio_cli: Callable[..., Any]) -> None:
+    put(book, row())
+    assert aio.credits(book, since="2126").attrs["aio"]["what"] == "from 2126-01-01 UTC, in the future"
+    both = aio.credits(book, since="2126-01", until="2126-02").attrs["aio"]["what"]
+    assert both == "from 2126-01-01 to 2126-02-01 UTC, in the future"
+    assert aio.credits(book, since="2026").attrs["aio"]["what"] == "2026-01-01 to now UTC"
+    assert "in the future" in aio_cli("credits", "--since", "2126", "--ledger", book.store.path).output

@@ -185,6 +185,35 @@ def test_a_file_leaves_the_outcome_in_the_terminal(
     assert "They agree." in aio_cli("reconcile", statement("id,credits", "a,5"), *ledger).stdout
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-o", "rec.xyz"], "must end in .csv or .json,"),
+        (["-o", "rec.parquet"], "must end in .csv or .json,"),
+        (["-o", "rec.json", "-f", "csv"], "'rec.json' is the name of a json file"),
+        (["--since", "2126-12"], "since (2126-12-01 UTC) is in the future"),
+    ],
+)
+def test_what_the_command_refuses(
+    book: Ledger,
+    statement: Callable[..., Path],
+    aio_cli: Callable[..., Any],
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put(book, task("a"))
+    monkeypatch.chdir(tmp_path)
+    path = statement("id,credits", "a,5")
+    refused = aio_cli("reconcile", path, "--ledger", book.store.path, *arguments)
+    assert refused.exit_code == 2 and said in refused.output, refused.output
+    assert not list(tmp_path.glob("rec*"))
+    assert (
+        aio_cli("reconcile", path, "--ledger", book.store.path, "-o", "rec.txt", "-f", "csv").exit_code == 0
+    )
+
+
 def test_held_jobs_may_be_what_is_missing_here(
     any_book: Ledger, statement: Callable[..., Path], aio_cli: Callable[..., Any]
 ) -> None:
