@@ -76,7 +76,7 @@ class Waves:
     :param scope: base URL of the service.
     :param retry_failed: submit again what an earlier attempt left as failed.
     :param on_unknown: what to do about jobs that may have been charged.
-    :param concurrency: submissions that wait for an answer at once.
+    :param concurrency: submissions that wait for an answer at once; as many may be held when a worker is killed.
     :param patience: seconds after which nothing more is begun in this wave.
     :param in_flight: tasks of earlier waves: while there are any, a budget of the ledger may have room again.
     :param most: tasks in flight at once.
@@ -94,7 +94,7 @@ class Waves:
         retry_failed: bool = False,
         on_unknown: Literal["hold", "resubmit"] = "hold",
         keeper: Keeper | None = None,
-        concurrency: int = 32,
+        concurrency: int = 8,
         patience: float = 20.0,
         in_flight: int = 0,
         most: int = 1000,

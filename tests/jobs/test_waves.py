@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncIterator
@@ -179,3 +180,14 @@ async def test_nobody_waits_long_for_a_turn(sandbox: Sandbox, book: Ledger) -> N
     assert wave.more and wave.sent == len(sandbox.submissions) < 6
     assert wave.cursor == wave.sent
     assert {entry.state for entry in book.entries()} == {JobState.ACCEPTED, JobState.PLANNED}
+
+
+async def test_few_are_in_the_air_at_once(sandbox: Sandbox, book: Ledger) -> None:
+    """They are what a killed worker leaves held."""
+    sandbox.add_fault("slow:on=submit:seconds=1")  # accepted at once, answered late
+    async with waves_of(sandbox, book, Tally()) as waves:
+        wave = asyncio.create_task(waves.send(iter(jobs_of(sandbox, 12)), 12))
+        while len(sandbox.submissions) < 8:  # noqa: ASYNC110 - the server is in a thread
+            await asyncio.sleep(0.01)
+        assert len(list(book.entries(state=JobState.INTENDED))) == 8
+        assert (await wave).sent == 12
