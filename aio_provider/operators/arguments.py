@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
+
+from aio_provider.api.catalog import KINDS, load_catalog
 
 
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -25,3 +28,26 @@ def positive_seconds(deadline: timedelta | float | None) -> float | None:
     if seconds is not None and (isinstance(seconds, bool) or not seconds > 0):
         raise ValueError(f"deadline must be a positive number of seconds or a timedelta, not {deadline!r}.")
     return seconds
+
+
+#: what frames call the first argument of an operator, and what some models of speech call it
+_OTHER_NAMES = {"speech": ("prompt", "text"), "chat": ("prompt",)}
+
+
+def misplaced_fields(kind: str, fields: tuple[str, ...], refused: Iterable[str]) -> list[str]:
+    """Say where arguments belong that no operator has and that are fields of the request.
+
+    :param kind: of the operator; empty for any.
+    :param fields: those that are arguments of the operator.
+    """
+    catalog = load_catalog()
+    known = {"prompt"}
+    if kind in KINDS:
+        known = set(catalog.endpoint(kind).params).union(*(model.params for model in catalog.models(kind)))
+    hints = []
+    for name in sorted(refused):
+        if name in _OTHER_NAMES.get(kind, ()):
+            hints.append(f"{name}: here it is called {fields[0]}=.")
+        elif name in known:
+            hints.append(f"{name}: this field of the request goes into request_params={{{name!r}: …}}.")
+    return hints

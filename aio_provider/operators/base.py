@@ -7,6 +7,7 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
+from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
@@ -18,7 +19,7 @@ from aio_provider.hooks.aio import AioHook
 from aio_provider.hooks.results import openlineage, tell_assets
 from aio_provider.jobs.job import service_scope
 from aio_provider.links.aio import AioTaskLink, no_links_yet
-from aio_provider.operators.arguments import at_least_zero, one_of, positive_seconds
+from aio_provider.operators.arguments import at_least_zero, misplaced_fields, one_of, positive_seconds
 from aio_provider.operators.ending import end, end_by_event, tell
 from aio_provider.operators.record import IntentLostError, JobIdentity, OnUnknown, Record, Reuse
 from aio_provider.operators.recording import (
@@ -122,7 +123,14 @@ class AioBaseOperator(BaseOperator):
         on_budget_event: BudgetCallback | Sequence[BudgetCallback] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        try:
+            super().__init__(**kwargs)
+        except TypeError as error:
+            airflows = signature(BaseOperator.__init__).parameters
+            hints = misplaced_fields(self.kind, self.request_fields, kwargs.keys() - airflows.keys())
+            if not hints:
+                raise
+            raise TypeError(f"{' '.join(hints)} ({error})") from error
         one_of("on_unknown", on_unknown, ("hold", "resubmit"))
         one_of("reuse", reuse, ("run", "always", "never"))
         self.model = model

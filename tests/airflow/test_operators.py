@@ -309,3 +309,31 @@ def test_openlineage(aio_sandbox_env: Sandbox, monkeypatch: pytest.MonkeyPatch) 
     result = wait_inline(operator, Instance().context(operator))
     [output] = operator.get_openlineage_facets_on_complete(None).outputs
     assert f"{output.namespace}{output.name}" == result["urls"][0]
+
+
+@pytest.mark.parametrize(
+    ("operator", "argument", "says"),
+    [
+        (AioChatOperator, "prompt", r"^prompt: here it is called messages=\. \("),
+        (AioGenerateSpeechOperator, "prompt", r"^prompt: here it is called dialogue=\. \("),
+        (AioGenerateSpeechOperator, "text", r"^text: here it is called dialogue=\. \("),
+        (
+            AioGenerateImageOperator,
+            "aspect_ratio",
+            r"^aspect_ratio: this field of the request goes into request_params={'aspect_ratio': …}\. \(",
+        ),
+        (AioGenerateMusicOperator, "lyrics", r"^lyrics: this field .* request_params={'lyrics': …}"),
+        (AioUpscaleImageOperator, "prompt", "^Invalid arguments were passed"),
+        (AioGenerateImageOperator, "promt", "^Invalid arguments were passed"),
+    ],
+)
+def test_an_argument_that_belongs_elsewhere_is_told_where(
+    operator: type[AioBaseOperator], argument: str, says: str
+) -> None:
+    with pytest.raises(TypeError, match=says):
+        operator(task_id="it", **{argument: "a red fox"})
+
+
+def test_a_generic_operator_says_where_its_prompt_goes() -> None:
+    with pytest.raises(TypeError, match=r"^prompt: this field .* request_params={'prompt': …}"):
+        AioGenerateOperator(task_id="it", endpoint="image", prompt="a red fox")
