@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aio_provider.api.amounts import in_digits
-from aio_provider.cli_generate import generate, mapping, mapping_options, told
+from aio_provider.cli_generate import generate, labelled, mapping, mapping_options, told
 
 if TYPE_CHECKING:
     from aio_provider.frames.estimates import FrameEstimate
@@ -40,6 +40,7 @@ def estimate(
     as_written: bool,
     model: str | None,
     as_json: bool,
+    labels: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Say what making something for every row of the INPUTs would cost. Sends nothing and needs no key.
@@ -55,7 +56,7 @@ def estimate(
         from aio_provider.frames.estimates import estimate as work_out
 
         given = mapping(kind, model, columns, templates, params, as_written=as_written)
-        result = work_out(list(inputs), kind, **given, **options)
+        result = work_out(list(inputs), kind, **given, labels=labelled(labels), **options)
         if as_json:
             click.echo(json.dumps(_plain(result)))
         else:
@@ -67,15 +68,21 @@ def _plain(result: FrameEstimate) -> dict[str, Any]:
     total = {name: getattr(result, name) for name in ("low", "likely", "high")}
     models = json.loads(result.by_model.to_json(orient="records"))
     more = {"default_model": result.default_model, "drift": list(result.drift), "short": list(result.short)}
+    more["first_invalid"] = result.first_invalid
     return {**total, **counts, "by_model": models, **more}
 
 
 def _print(result: FrameEstimate) -> None:
+    click.echo(result.headline())
+    if result.requests:
+        _print_models(result)
+    for note in result.notes():
+        click.echo(note)
+
+
+def _print_models(result: FrameEstimate) -> None:
     from aio_provider.cli_tables import Column, show
 
-    click.echo(result.headline())
-    if not result.requests:
-        return
     models = result.by_model
     show(
         [
@@ -89,8 +96,6 @@ def _print(result: FrameEstimate) -> None:
             Column("note", models["note"].tolist(), leaves=1),
         ]
     )
-    for note in result.notes():
-        click.echo(note)
 
 
 def _number(value: float) -> str:

@@ -82,6 +82,14 @@ def mapping_options(command: F) -> F:
             help="Whose results count: any run's, those of the same --run-id, or none (pay anew).",
         ),
         click.option("--run-id", metavar="NAME", help="Names the run, in the ledger and for --reuse run."),
+        click.option(
+            "--label",
+            "labels",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="Kept with each job, for budgets and reports: team, user, notebook, label, or any other "
+            "name, which is label:NAME to `aio credits --by`.",
+        ),
         click.option("--base-url", help="Instead of AIO_BASE_URL."),
         click.option("--ledger", metavar="PATH|URL", help="Instead of AIO_LEDGER."),
     ]
@@ -118,6 +126,14 @@ def mapping(
     if not as_written:
         _check_spelling(kind, fields)
     return {"model": fields.pop("model", None), "params": fields}
+
+
+def labelled(labels: tuple[str, ...]) -> dict[str, str]:
+    """The values of ``--label``.
+
+    :raises click.BadParameter: one without a ``=``.
+    """
+    return dict(_pairs("--label", labels))
 
 
 @contextmanager
@@ -164,14 +180,6 @@ _OUTPUT = "The Parquet file to write, or a folder of them (ends in / or has no s
 )
 @click.option("--refresh-urls", is_flag=True, help="Ask again for results on record (free).")
 @click.option("--deadline", callback=age, metavar="AGE", help="How long to wait for one result, such as 20m.")
-@click.option(
-    "--label",
-    "labels",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Kept with each job, for reports: team, user, notebook, label, or any other name, which is "
-    "label:NAME to `aio credits --by`.",
-)
 @click.option("--requests-per-minute", type=float, help="The key's limit, polls included; 0: none.")
 @click.option("--limiter-url", metavar="URL", help="Where several machines share the key's limit.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="For one HTTP request.")
@@ -221,7 +229,7 @@ def generate(
             kind,
             progress=False if quiet else None,
             gallery=False,
-            labels=dict(_pairs("--label", labels)),
+            labels=labelled(labels),
             deadline=None if deadline is None else deadline.total_seconds(),
             **mapping(kind, model, columns, templates, params, as_written=as_written),
             **options,

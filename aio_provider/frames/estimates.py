@@ -54,6 +54,7 @@ class FrameEstimate:
     :param reused: rows whose job is in the ledger already and costs nothing again.
     :param skipped: rows with a null prompt or picture.
     :param invalid: rows that would fail before they are sent.
+    :param first_invalid: the first of them, and why.
     :param default_model: the model that is taken since none was named.
     :param drift: models among these whose charges of the last 30 days were not what had been estimated.
     :param short: budgets of the ledger that have less left than this may cost.
@@ -71,6 +72,7 @@ class FrameEstimate:
     drift: tuple[str, ...] = ()
     short: tuple[str, ...] = ()
     max_credits: float | None = None
+    first_invalid: str | None = None
 
     @property
     def low(self) -> float:
@@ -111,6 +113,9 @@ class FrameEstimate:
     def notes(self) -> list[str]:
         """What else there is to know, one line each."""
         notes = []
+        if self.first_invalid is not None:
+            which = "Invalid" if self.invalid == 1 else "The first invalid one"
+            notes.append(f"{which}: {self.first_invalid}")
         if self.default_model is not None:
             notes.append(f"No model was named: {self.default_model} is the usual one.")
         notes += [f"Prices change: {line}." for line in self.drift]
@@ -140,6 +145,7 @@ def estimate(
     reuse: Reuse = "always",
     run_id: str | None = None,
     max_credits: float | None = None,
+    labels: Mapping[str, str] | None = None,
     encoding: str | None = None,
     delimiter: str | None = None,
     dtype: Literal["str"] | type[str] | None = None,
@@ -150,9 +156,10 @@ def estimate(
     """What :func:`aio_provider.generate` with the same arguments would cost. Spends nothing, sends nothing.
 
     Its other arguments (``output=`` …) are taken too and change nothing, so that one word turns a call into
-    its estimate; with ``max_credits=`` it is said whether that is enough. Rows already in the ledger count as
-    free. Past charges there narrow published ranges, stand in for prices that are not published, and correct
-    prices that have changed. A ledger that does not exist yet is not made.
+    its estimate; with ``max_credits=`` it is said whether that is enough, and ``labels=`` say which budgets of
+    the ledger it counts for. Rows already in the ledger count as free. Past charges there narrow published
+    ranges, stand in for prices that are not published, and correct prices that have changed. A ledger that
+    does not exist yet is not made.
 
     :returns: ``low``, ``likely`` and ``high`` in total and by model, as a :class:`FrameEstimate`.
     :raises InvalidRequestError: a field, a column or a constant that cannot be.
@@ -171,6 +178,7 @@ def estimate(
         "reuse": reuse,
         "run_id": run_id,
         "max_credits": max_credits,
+        "labels": labels,
     }
     options = check_options(rows.columns, given)
     spec.check_constants(next(rows.parts()).rows)
@@ -199,6 +207,7 @@ def estimate(
         drift=drift,
         short=short,
         max_credits=options.max_credits,
+        first_invalid=rows.first_invalid,
     )
 
 
@@ -210,6 +219,7 @@ class _Rows:
         self.parts = parts
         self.total = 0
         self.statuses: Counter[str] = Counter()
+        self.first_invalid: str | None = None
 
     @classmethod
     def of(cls, source: Source, csv: Csv) -> _Rows:
@@ -227,6 +237,11 @@ class _Rows:
         """The parts; each is counted once its jobs have been taken."""
         for part in self.parts():
             yield part
+            if self.first_invalid is None:
+                row, result = next(part.failures(), (0, None))
+                if result is not None:
+                    label = part.rows.index[row] if isinstance(part.rows, pd.DataFrame) else part.start + row
+                    self.first_invalid = f"row {label!r}: {result.error}"
             self.total += len(part.results)
             self.statuses.update(part.statuses())
 

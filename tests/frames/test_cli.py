@@ -215,3 +215,20 @@ def test_everything_about_a_run_is_an_option(aio_sandbox_env: Sandbox, table: Pa
     shown = run("ledger", "show", "--state", "succeeded", "--json").output
     assert {job["labels"]["team"] for job in json.loads(shown)} == {"shop"}
     assert "NAME=VALUE" in run(*call, "--label", "team").output
+
+
+def test_an_estimate_names_the_budget_of_its_labels_and_what_is_invalid(
+    aio_sandbox_env: Sandbox, table: Path, tmp_path: Path
+) -> None:
+    assert run("budget", "set", 3, "--team", "tiny").exit_code == 0
+    call = ("estimate", table, "image", "-c", "prompt=caption")
+    assert "Budget team tiny, 20" in run(*call, "--label", "team=tiny").output
+    assert "Budget" not in run(*call).output
+    assert "'tiny' is not NAME=VALUE" in run(*call, "--label", "tiny").output
+    assert "--label NAME=VALUE" in run("estimate", "--help").output
+    pd.DataFrame({"caption": ["x"]}).to_csv(tmp_path / "bad.csv", index=False)
+    said = run("estimate", tmp_path / "bad.csv", "image", "-c", "prompt=caption").output
+    assert "Invalid: row 0: prompt: " in said
+    assert "row 0" in json.loads(
+        run("estimate", tmp_path / "bad.csv", "image", "-c", "prompt=caption", "--json").output
+    )["first_invalid"]

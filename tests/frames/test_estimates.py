@@ -182,3 +182,17 @@ def test_budgets_with_less_left_are_named(tmp_path: Path) -> None:
     said = aio.estimate(frame, "image", prompt="caption", ledger=book)
     assert len(said.short) == 1
     assert "has 7 of 7 credits left: not all of this may be submitted." in said.notes()[-1]
+    for team, named in (("art", True), ("ads", False)):
+        said = aio.estimate(frame, "image", prompt="caption", ledger=book, labels={"team": team})
+        assert any("Budget team art" in note for note in said.notes()) is named
+
+
+def test_the_first_invalid_row_is_named_with_its_reason(tmp_path: Path) -> None:
+    df = DF.set_axis(list("abcd"))
+    said = aio.estimate(df, "image", model="flux-2", prompt="caption")
+    assert said.notes() == [f"Invalid: {said.first_invalid}"]
+    assert said.notes()[0].startswith("Invalid: row 'd': prompt: ")
+    pd.concat([DF, DF]).to_parquet(tmp_path / "in.parquet")
+    said = aio.estimate(tmp_path / "in.parquet", "image", model="flux-2", prompt="caption")
+    assert said.notes()[0].startswith("The first invalid one: row 3: prompt: ")
+    assert aio.estimate(DF.head(2), "image", model="flux-2", prompt="caption").notes() == []
