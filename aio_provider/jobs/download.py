@@ -89,6 +89,7 @@ def download(
     :raises NotFoundError: 404 or 410: the result is gone.
     :raises AuthenticationError: 401 or 403: its URL has expired.
     :raises TransportError: the host cannot be reached, or broke off each time.
+    :raises OSError: it cannot be written: its folder is a file, it is a folder itself, the disk is full.
     """
     if url.startswith("data:"):
         return _inline(url, target, max_bytes, fs, on_arrival)
@@ -261,7 +262,12 @@ def _destination(target: str | os.PathLike[str], fs: AbstractFileSystem | None) 
         path = fs._strip_protocol(os.fspath(target))
     if isinstance(fs, LocalFileSystem):
         final = Path(path)
-        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise type(error)(f"{os.fspath(target)!r}: a file is where its folder would be.") from error
+        if final.is_dir():
+            raise IsADirectoryError(f"{os.fspath(target)!r} is a folder; this names one file.")
         part = final.with_name(f".{final.name[:100]}.{secrets.token_hex(4)}.part")
         try:
             with part.open("xb") as file:

@@ -279,3 +279,15 @@ def test_on_arrival_comes_before_the_file_has_its_place(host: Host, tmp_path: Pa
         with pytest.raises(OSError, match="no room for a record"):
             fetch(url, target, on_arrival=refuse)
         assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [("file/fox.png", "a file is where its folder would be"), ("folder", "'.*folder' is a folder")],
+)
+def test_a_place_that_is_taken_is_named(tmp_path: Path, target: str, says: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=says):
+        download("data:image/png;base64,iVBORw0KGgo=", tmp_path / target)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
