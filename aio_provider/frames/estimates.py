@@ -156,7 +156,7 @@ def estimate(
     """What :func:`aio_provider.generate` with the same arguments would cost. Spends nothing, sends nothing.
 
     Its other arguments (``output=`` …) are taken too and change nothing, so that one word turns a call into
-    its estimate; with ``max_credits=`` it is said whether that is enough, and ``labels=`` say which budgets of
+    its estimate. With ``max_credits=`` it is said whether that is enough; ``labels=`` say which budgets of
     the ledger it counts for. Rows already in the ledger count as free. Past charges there narrow published
     ranges, stand in for prices that are not published, and correct prices that have changed. A ledger that
     does not exist yet is not made.

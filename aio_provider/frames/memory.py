@@ -16,7 +16,7 @@ from aio_provider.frames.parts import Part
 from aio_provider.frames.report import Report
 from aio_provider.frames.same import about
 from aio_provider.frames.schema import column_names, result_columns
-from aio_provider.frames.spec import RequestSpec
+from aio_provider.frames.spec import RequestSpec, cells
 from aio_provider.jobs.job import service_scope
 
 
@@ -105,11 +105,11 @@ def call_fingerprint(
         "prefix": options.prefix,
         "service": service_scope(base_url),
     }
-    digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
+    rows = hashlib.sha256()
     for name in [*spec.columns, *([] if key is None else [key])]:
-        digest.update(repr(name).encode())
-        for value in frame[name].tolist():
-            digest.update(repr(plain(value)).encode())
-            digest.update(b"\0")
-    call = digest.hexdigest()
-    return call, about({**shape, "input": call, "run": ""})
+        rows.update(repr(name).encode())
+        for value in cells(frame, name):
+            rows.update(repr(plain(value)).encode())
+            rows.update(b"\0")
+    call = hashlib.sha256(json.dumps(shape, sort_keys=True).encode() + rows.digest()).hexdigest()
+    return call, about({**shape, "count": len(frame), "rows": rows.hexdigest(), "run": ""})

@@ -23,6 +23,8 @@ _SHOWN: Final = {
     "partition_by": ("partition_by", True),
     "run": ("", False),  # what else it is told by depends on who speaks
     "input": ("the input's name", False),
+    "count": ("the number of rows", True),
+    "rows": ("the rows", False),
 }
 
 
@@ -47,9 +49,13 @@ def differences(there: object, here: Mapping[str, Any] | None) -> str:
         title = title or words.get().run
         if old != new:
             found.append(f"{title} ({_value(old)} there, {_value(new)} here)" if shown else title)
+    # what is read from other columns are other rows: said only where nothing else says it
+    rest = found[-1:] == ["the rows"] and found.pop()
     old_fields, new_fields = there.get("fields") or {}, here["fields"]
     names = [*new_fields, *(name for name in old_fields if name not in new_fields)]
     found += [name for name in names if old_fields.get(name) != new_fields.get(name)]
+    if rest and not found:
+        found.append("the rows")
     return f" It differs in {', '.join(found)}." if found else ""
 
 

@@ -89,7 +89,7 @@ class RequestSpec:
         known = set(available)
         for name, value in [("model", self.model), *self.fields.items()]:
             for column in nested_columns(value):
-                if column not in known:
+                if _column(column, known) not in known:
                     raise InvalidRequestError(no_column(name, value, column, available), field=name)
 
     def check_constants(self, frame: pd.DataFrame) -> None:
@@ -225,9 +225,16 @@ def _another(series: Series, texts: Mapping[str, str]) -> GenerationRequest | In
 
 def cells(rows: pd.DataFrame | pa.Table, name: Hashable) -> list[Any]:
     """A column's values as Python has them."""
-    column: Any = rows[name]
+    column: Any = rows[_column(name, rows.columns)] if hasattr(rows, "iloc") else rows[name]
     values: list[Any] = column.to_pylist() if hasattr(column, "to_pylist") else column.tolist()
     return values
+
+
+def _column(name: Hashable, available: Any) -> Hashable:
+    """The column of this name; ``"0"``, as a template writes it, is also the whole number 0."""
+    if isinstance(name, str) and re.fullmatch("0|[1-9][0-9]{0,8}", name) and name not in available:
+        return int(name) if int(name) in available else name
+    return name
 
 
 def make_spec(
@@ -358,13 +365,14 @@ def _no_keyword(name: str, kind: str, known: Iterable[str]) -> str:
 
 def no_column(name: str, value: object, column: Hashable, available: Sequence[Hashable]) -> str:
     """The message for a column that is not there: the nearest one, and how to pass a constant."""
-    for one, mark in itertools.product(map(str, available), ";\t|"):
-        if str(column) in one.split(mark):
+    for one, mark in itertools.product(available, ";\t|"):
+        if isinstance(one, str) and mark in one and str(column) in one.split(mark):
             fix = words.get().argument("delimiter", mark)
             return f"{name}: there is no column {column!r}, but one {one!r}: read the CSV file with {fix}."
-    near = difflib.get_close_matches(str(column), [str(one) for one in available], 1, cutoff=0.5)
+    names = {str(one): one for one in available}
+    near = difflib.get_close_matches(str(column), names, 1, cutoff=0.5)
     shown = ", ".join(repr(one) for one in list(available)[:12]) + (", …" if len(available) > 12 else "")
-    guess = f" Did you mean {near[0]!r}?" if near else f" The columns are: {shown or 'none'}."
+    guess = f" Did you mean {names[near[0]]!r}?" if near else f" The columns are: {shown or 'none'}."
     constant = ""
     if isinstance(value, Col) and name != "model":
         constant = f" For a constant, write {words.get().constant(name, column)}."

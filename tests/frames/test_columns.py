@@ -6,7 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from aio_provider.api.errors import InvalidRequestError
+from aio_provider.api.requests import GenerationRequest
 from aio_provider.frames.columns import col, lit, nested_value, plain, template
+from aio_provider.frames.spec import make_spec
 
 
 def test_template_quotes_columns_and_formats_them() -> None:
@@ -21,6 +24,19 @@ def test_template_takes_column_names_as_they_are() -> None:
     made = template("{a.b} {c[0]}")
     assert made.names == ("a.b", "c[0]")
     assert made.value({"a.b": 1, "c[0]": 2}.__getitem__) == "1 2"
+
+
+def test_a_template_finds_columns_that_are_whole_numbers() -> None:
+    spec = make_spec("image", fields={"prompt": template("{0} on {10}")})
+    df = pd.DataFrame({0: ["a lamp"], 10: ["a table"]})
+    spec.check_columns(list(df.columns))
+    (request,) = spec.requests(df)
+    assert isinstance(request, GenerationRequest) and request.params["prompt"] == "a lamp on a table"
+    both = pd.DataFrame({0: ["a lamp"], "0": ["a cup"], 10: ["a table"]})
+    (request,) = spec.requests(both)
+    assert isinstance(request, GenerationRequest) and request.params["prompt"] == "a cup on a table"
+    with pytest.raises(InvalidRequestError, match=r"no column '10'\. Did you mean 0\?"):
+        spec.check_columns([0])
 
 
 def test_template_with_a_null_column_is_null() -> None:

@@ -31,6 +31,22 @@ def stream(source: Any, output: Any, **arguments: Any) -> Any:
     return aio.generate(source, "image", output=output, **arguments)
 
 
+def test_other_rows_of_a_frame_are_called_that(aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    stream(ROWS, out)
+    changed = ROWS.assign(caption=["a red chair", "a green lamp"])
+    for rows, arguments, says in [
+        (changed, {}, "differs in the rows."),
+        (ROWS.head(1), {}, "differs in the number of rows (2 there, 1 here)."),
+        (ROWS, {"prompt": "other"}, "differs in prompt."),
+        (ROWS, {"key": "other"}, "differs in key (none there, 'other' here)."),
+    ]:
+        with pytest.raises(FileExistsError) as caught:
+            stream(rows, out, **arguments)
+        assert says in str(caught.value)
+    assert len(aio_sandbox_env.submissions) == 2
+
+
 @pytest.mark.parametrize(
     ("bad", "error"),
     [
@@ -144,7 +160,7 @@ def test_the_input_and_the_service_too_and_no_prompt_is_kept(
     assert again.report.reused == len(ROWS), "the usual model, named"
     assert "secret" not in (tmp_path / "out" / MANIFEST).read_text()
     aio.generate(ROWS, "image", prompt=secret, output=tmp_path / "mem.parquet", progress=False)
-    with pytest.raises(FileExistsError, match=r"differs in model .*, the input's name\."):
+    with pytest.raises(FileExistsError, match=r"differs in model .*, the number of rows"):
         aio.generate(
             ROWS.head(1),
             "image",
