@@ -206,7 +206,8 @@ def error_for(
     :param retry_after: seconds, for a 429 or a 503.
     """
     message, kind = _read_envelope(payload)
-    said = message or (f"unexpected answer: {text[:500]!r}" if text.strip() else "no message")
+    quoted = " ".join(text[:2000].split())[:500]  # in one line: it goes into logs and tables
+    said = message or (f"unexpected answer: {quoted!r}" if quoted else "no message")
     if isinstance(payload, Mapping) and kind is None and payload != _NO_ROUTE:
         kind = _TYPES.get(status, "server_error" if status >= 500 else None)
     full = f"{status} {kind or ''}".strip() + f": {said}"

@@ -81,3 +81,8 @@ def test_type_is_the_documented_one_for_json_and_none_for_a_page() -> None:
 
 def test_page_is_quoted_to_500_characters() -> None:
     assert str(error_for(502, None, text="<html>" + "z" * 2000)).count("z") == 494
+    page = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n\r\n<body>\t</body></html>\r\n"
+    said = (
+        "502: unexpected answer: '<html> <head><title>502 Bad Gateway</title></head> <body> </body></html>'"
+    )
+    assert str(error_for(502, None, text=page)) == said
