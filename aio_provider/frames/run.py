@@ -91,7 +91,8 @@ class Run:
     def connect(self) -> None:
         """Make the client, so that a missing key is found before anything else happens.
 
-        :raises ConfigurationError: a key, an address or a ledger that cannot be used.
+        :raises ConfigurationError: a key or an address that cannot be used.
+        :raises LedgerUnavailableError: a ledger in a folder that does not exist.
         """
         settings = self.settings
         where = locate(settings.ledger)

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 import aio_provider as aio
 from aio_provider.cli import main
+from aio_provider.jobs.ledger import LedgerUnavailableError
 
 if TYPE_CHECKING:
     from aio_provider.sandbox import Sandbox
@@ -57,7 +58,7 @@ def test_a_mistyped_ledger_is_refused_and_a_new_one_is_told_of(
     typo = tmp_path / "typo" / "dir" / "l.sqlite"
     out = tmp_path / "out"
     for ledger in (typo, str(typo), f"sqlite:///{typo}"):
-        with pytest.raises(aio.ConfigurationError, match=r"the folder '.*/typo/dir' does not exist. Mend"):
+        with pytest.raises(LedgerUnavailableError, match=r"the folder '.*/typo/dir' does not exist. Mend"):
             generate(ROWS.head(1), ledger=ledger, output=out)
     ROWS.head(1).to_parquet(tmp_path / "in.parquet")
     call = ("generate", tmp_path / "in.parquet", "image", "-c", "prompt=caption", "-o", out)
@@ -65,9 +66,9 @@ def test_a_mistyped_ledger_is_refused_and_a_new_one_is_told_of(
     assert "does not exist. Mend the path" in run("budget", "set", 5, "--total", "--ledger", typo)
     with monkeypatch.context() as patch:
         patch.setenv("AIO_LEDGER", str(typo))
-        with pytest.raises(aio.ConfigurationError, match="does not exist"):
+        with pytest.raises(LedgerUnavailableError, match="does not exist"):
             generate(ROWS.head(1))
-        with pytest.raises(aio.ConfigurationError, match="does not exist"):
+        with pytest.raises(LedgerUnavailableError, match="does not exist"):
             aio.estimate(ROWS, "image", prompt="caption")
     assert aio_sandbox_env.requests == {} and not out.exists() and not (tmp_path / "typo").exists()
 

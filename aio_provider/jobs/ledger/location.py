@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from aio_provider.api.errors import ConfigurationError
+from aio_provider.jobs.ledger.errors import LedgerUnavailableError
 
 #: a URL that lost one of its slashes, which would be taken for a path, password and all
 _NEARLY_A_URL = re.compile(r"(postgres|postgresql|sqlite|mysql|redis)(\+\w+)?:", re.IGNORECASE)
@@ -77,7 +78,7 @@ def require(target: str | Path | None) -> None:
 def require_folder(url: URL) -> None:
     """Make sure that the folder of a ledger's file is there; only the one that is ours is made.
 
-    :raises ConfigurationError: it is not. A mistyped path must not begin a ledger that knows of nothing paid.
+    :raises LedgerUnavailableError: it is not. A mistyped path must not begin a ledger that knows of nothing paid.
     """
     if url.get_backend_name() != "sqlite" or in_memory(url):
         return
@@ -87,7 +88,7 @@ def require_folder(url: URL) -> None:
     except FileNotFoundError as error:
         if folder == _own_folder().absolute():
             return
-        raise ConfigurationError(
+        raise LedgerUnavailableError(
             f"ledger {str(url.database)!r}: the folder {str(folder)!r} does not exist. Mend the path "
             "(AIO_LEDGER, ledger or ledger_url), or make the folder first: a new ledger does not know what "
             "was paid for. Nothing was submitted."
