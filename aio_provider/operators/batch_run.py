@@ -169,6 +169,8 @@ class BatchRun:
             parts.append(f"{tally.unknown:,} held")
         if tally.left_out:
             parts.append(f"{tally.left_out:,} left out")
+        if total is not None and not state.more and state.stopped is None and total > state.counted:
+            parts.append(f"{total - state.counted:,} with nothing to send")
         parts.append(f"{len(state.flights):,} in flight")
         parts.append(f"{in_credits(tally.credits)} so far")
         if (seconds := self._left()) > 0:

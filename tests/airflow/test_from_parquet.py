@@ -85,6 +85,22 @@ def prompts(sandbox: Sandbox) -> Counter[str]:
     return Counter(submission.body["prompt"] for submission in sandbox.submissions)
 
 
+def test_rows_with_nothing_to_send_are_in_the_last_line(
+    make: Make,
+    instance: Instance,
+    aio_sandbox_env: Sandbox,
+    rows: pd.DataFrame,
+    tmp_path: Path,
+    caplog: Any,
+    capsys: Any,
+) -> None:
+    rows.loc[[3, 7], "caption"] = None
+    rows.to_parquet(tmp_path / "in.parquet")
+    operator = make()
+    assert attempt(operator, instance.context(operator))["skipped"] == 2
+    assert "10 of 12 done, 2 with nothing to send, 0 in flight" in caplog.text + capsys.readouterr().out
+
+
 def test_every_row_once(
     make: Make, instance: Instance, aio_sandbox_env: Sandbox, tmp_path: Path, rows: pd.DataFrame
 ) -> None:
