@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from math import isfinite
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -57,6 +58,9 @@ def set_(credits: float, ledger: str | None, month: str | None, without_end: boo
     aio budget set 20000 --team ads --without-end
     """  # noqa: D301 - click's own mark for a paragraph to leave alone
     scope, value = _scope(given)
+    shown = in_digits(credits).replace(",", "")
+    if isfinite(credits) and float(shown) != credits:
+        raise click.UsageError(f"{credits} has more decimals than credits have: give {shown}")
     with opened(ledger, new=True) as book:
         made = book.set_budget(scope, value, credits=credits, month=_month(month, without_end))
         click.echo(f"{_sentence(made)}: {_standing(book.budget_use(made))}")
@@ -118,7 +122,12 @@ def remove(ledger: str | None, month: str | None, without_end: bool, **given: An
 
 
 def _scope(given: dict[str, Any]) -> tuple[Any, str]:
-    chosen = [(scope, value) for scope, value in given.items() if value]
+    for scope, value in given.items():
+        if isinstance(value, str) and not value.strip():
+            raise click.UsageError(f"--{scope} is empty: give a name")
+    chosen = [
+        (scope, value.strip() if isinstance(value, str) else value) for scope, value in given.items() if value
+    ]
     if len(chosen) != 1:
         too_many = " and ".join(f"--{scope}" for scope, _ in chosen)
         raise click.UsageError(

@@ -79,6 +79,9 @@ def test_months(book: str) -> None:
         (["set", "5", "--total", "--month", "12"], "such as 2026-11"),
         (["set", "5", "--total", "--month", "2026-12", "--without-end"], "either --month or --without-end"),
         (["set", "5", "--user", "x"], "--user"),
+        (["set", "5", "--team", "  "], "--team is empty"),
+        (["set", "5", "--team", ""], "--team is empty"),
+        (["set", "1000.555", "--total"], "1000.555 has more decimals than credits have: give 1000.5"),
         (["set", "100", "--team", "ads", "--dag", "x"], "not both --team and --dag"),
         (["show", "--dag", "d"], "no such budget for dag d in sqlite:///"),
         (["remove", "--total"], "`aio budget list` shows all."),
@@ -89,6 +92,12 @@ def test_what_cannot_be_is_said_in_a_line(book: str, arguments: list[str], messa
     assert said.exit_code in (1, 2)
     assert message in said.output
     assert "Traceback" not in said.output
+
+
+def test_a_budget_is_for_a_name_without_the_blanks_around_it(book: str) -> None:
+    assert aio("set", "5", "--team", " growth").output.startswith("team growth, each month: ")
+    assert aio("show", "--team", "growth ").exit_code == 0
+    assert aio("set", "0.0047", "--total").exit_code == 0
 
 
 def test_an_empty_ledger_and_one_of_a_newer_version(book: str) -> None:

@@ -181,6 +181,47 @@ def test_the_error_has_the_figures_and_survives_pickling(ledger: Ledger) -> None
         )
 
 
+@pytest.mark.parametrize(
+    ("credits", "month", "first", "said"),
+    [
+        (
+            FLUX - 2,
+            "each",
+            False,
+            "That is more than the whole budget: raise it (aio budget set); waiting does",
+        ),
+        (0, None, False, "That is more than the whole budget"),
+        (
+            FLUX + 1,
+            "each",
+            True,
+            "Raise the budget (aio budget set), or wait for what is in flight or for the next",
+        ),
+        (FLUX + 1, None, True, "Raise the budget (aio budget set), or wait for what is in flight."),
+    ],
+)
+def test_only_what_can_help_is_said(
+    ledger: Ledger, credits: float, month: str | None, first: bool, said: str
+) -> None:
+    ledger.set_budget("total", credits=credits, month=month)
+    plan(ledger, "a", "b")
+    if first:
+        ledger.intend(["a"], owner="me")
+    with pytest.raises(BudgetExceededError) as caught:
+        ledger.intend(["b"], owner="me")
+    assert f"Nothing was sent. {said}" in str(caught.value)
+
+
+def test_blanks_around_a_name_make_no_other_budget(ledger: Ledger) -> None:
+    ledger.set_budget("team", "growth ", credits=FLUX)
+    plan(ledger, "a", "b", team=" growth")
+    plan(ledger, "c", team="  ")
+    assert [ledger.get([key])[key].labels.get("team") for key in "ac"] == ["growth", None]
+    ledger.intend(["a", "c"], owner="me")
+    with pytest.raises(BudgetExceededError, match="team growth"):
+        ledger.intend(["b"], owner="me")
+
+
 def test_where_several_budgets_hold_the_tightest_one_stops(ledger: Ledger) -> None:
     ledger.set_budget("total", credits=100)
     ledger.set_budget("team", "ads", credits=FLUX)

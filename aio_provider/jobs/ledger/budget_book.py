@@ -52,6 +52,7 @@ class BudgetBook:
             ``"each"`` in that month), or ``None``: without end, over all that the ledger holds.
         :raises ConfigurationError: for a scope, value, month or limit that cannot be.
         """
+        value = value.strip() if isinstance(value, str) else value  # as the labels of jobs
         budget = Budget(scope, value, month, credits)
         who = None
         with contextlib.suppress(OSError, KeyError, ImportError):  # a container without a name for its user

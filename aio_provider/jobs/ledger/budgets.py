@@ -262,8 +262,7 @@ def _refusal(key: str, use: BudgetUse, amount: float) -> BudgetExceededError:
     needs = f"this job may cost {in_digits(amount)}" if amount else "this job's price is not known"
     return BudgetExceededError(
         f"Budget {use.name}: {in_digits(use.charged)} credits charged and {in_digits(use.reserved)} reserved "
-        f"of {in_digits(use.budget.credits)}; {needs}. Nothing was sent. Raise the budget (aio budget set), "
-        "or wait for what is in flight or for the next month.",
+        f"of {in_digits(use.budget.credits)}; {needs}. Nothing was sent. {_way_out(use, amount)}.",
         budget=use.name,
         limit=use.budget.credits,
         charged=use.charged,
@@ -271,6 +270,16 @@ def _refusal(key: str, use: BudgetUse, amount: float) -> BudgetExceededError:
         amount=amount,
         keys=[key],
     )
+
+
+def _way_out(use: BudgetUse, amount: float) -> str:
+    """What a user can do, without what cannot help."""
+    limit = use.budget.credits
+    if amount > limit + _EPSILON or limit <= _EPSILON:
+        return "That is more than the whole budget: raise it (aio budget set); waiting does not help"
+    waits = ["for what is in flight"] if use.reserved > _EPSILON else []
+    waits += ["for the next month"] if use.period else []
+    return f"Raise the budget (aio budget set){', or wait ' if waits else ''}{' or '.join(waits)}"
 
 
 def _mark(conn: Connection, use: BudgetUse, *, refused: bool, now: datetime) -> Iterator[BudgetEvent]:

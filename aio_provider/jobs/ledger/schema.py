@@ -264,22 +264,26 @@ PAST = tuple(past_attempts.c[name] for name in (*SHARED, "superseded_at", "reaso
 
 
 def label_columns(labels: Mapping[str, object]) -> dict[str, Any]:
-    """A job's labels as column values; labels without a column of their own go into ``other_labels``."""
+    """A job's labels as column values; labels without a column of their own go into ``other_labels``.
+
+    Without blanks around them: ``" growth"`` would be another team than ``"growth"``, with no budget.
+    """
     values: dict[str, Any] = dict.fromkeys(LABEL_COLUMNS.values())
     other: dict[str, str] = {}
     for name, value in labels.items():
         name = "try_number" if name == "try" else name
-        if value is None:
+        value = "" if value is None else str(value).strip()
+        if not value:
             continue
         if name in _NUMBERS:
             try:
-                values[name] = int(str(value))
+                values[name] = int(value)
             except ValueError:
-                other[name] = str(value)
+                other[name] = value
         elif name in LABEL_COLUMNS:
-            values[LABEL_COLUMNS[name]] = str(value)
+            values[LABEL_COLUMNS[name]] = value
         else:
-            other[name] = str(value)
+            other[name] = value
     values["other_labels"] = other or None
     return values
 
