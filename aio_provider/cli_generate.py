@@ -28,7 +28,8 @@ def mapping_options(command: F) -> F:
     """The arguments that say what to make of which column; the same for a run and its estimate."""
     decorators = [
         click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
-        click.argument("kind", type=click.Choice(KINDS)),
+        # first: where it is missing, the last INPUT stands in its place, and is no kind
+        click.argument("kind", type=click.Choice(KINDS), is_eager=True),
         click.option("--model", "-m", help=f"The model's name; by default {_USUAL}."),
         click.option(
             "--column", "-c", "columns", multiple=True, metavar="FIELD=COLUMN", help="A field from a column."
@@ -152,6 +153,9 @@ def told() -> Iterator[None]:
             yield
     except BrokenPipeError:  # `… | head` has seen enough: click ends quietly
         raise
+    except KeyboardInterrupt as stop:
+        click.echo(_stopped(stop), err=True)
+        raise click.exceptions.Exit(130) from None  # as shells count it: 128 and the signal
     except (AioError, ValueError, TypeError, OSError) as error:
         note = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
         raise click.ClickException(f"{_message(error)}{note}") from error
@@ -218,7 +222,8 @@ def generate(
 
     The key comes from AIO_API_KEY. Run again to finish what was cut short; what is paid for is kept.
 
-    Exit code: 0 when a row has its result, or there was nothing to do; 1 when no row has one.
+    Exit code: 0 when a row has its result, or there was nothing to do; 1 when no row has one;
+    130 after Ctrl-C.
     """  # noqa: D301 - click's own mark for a paragraph to leave alone
     output = options["output"]
     with told():
@@ -249,9 +254,25 @@ def _fail_without_results(out: StreamResult, prefix: str) -> None:
         raise click.ClickException(f"no row has its result; the first says: {first}")
 
 
+def _stopped(stop: KeyboardInterrupt) -> str:
+    """What a run that Ctrl-C has stopped leaves behind."""
+    result: StreamResult | None = getattr(stop, "result", None)
+    if result is None:
+        return "Stopped."
+    counts = result.report.statuses
+    flying, held = counts.get("pending", 0), counts.get("unknown", 0)
+    parts = [f"{flying:,} in flight at the service (paid for)" if flying else "nothing is in flight"]
+    if held:
+        parts.append(f"{held:,} held (aio ledger show)")
+    note = "".join(f"\n{note}" for note in getattr(stop, "__notes__", ()))
+    return f"Stopped: {', '.join(parts)}. The same line again goes on, and pays for nothing twice.{note}"
+
+
 def _pairs(option: str, values: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     for value in values:
         name, equals, rest = value.partition("=")
+        if option == "--label":
+            rest = rest.strip()
         if not equals or not name.strip() or not rest:
             form = "NAME=VALUE" if option == "--label" else "FIELD=…"
             raise click.BadParameter(f"{value!r} is not {form}", param_hint=option)

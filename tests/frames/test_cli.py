@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aio_provider.cli import main
+from aio_provider.jobs.ledger import Ledger
 
 if TYPE_CHECKING:
     from aio_provider.sandbox import Sandbox
@@ -229,6 +235,45 @@ def test_an_estimate_names_the_budget_of_its_labels_and_what_is_invalid(
     pd.DataFrame({"caption": ["x"]}).to_csv(tmp_path / "bad.csv", index=False)
     said = run("estimate", tmp_path / "bad.csv", "image", "-c", "prompt=caption").output
     assert "Invalid: row 0: prompt: " in said
-    assert "row 0" in json.loads(
-        run("estimate", tmp_path / "bad.csv", "image", "-c", "prompt=caption", "--json").output
-    )["first_invalid"]
+    assert (
+        "row 0"
+        in json.loads(
+            run("estimate", tmp_path / "bad.csv", "image", "-c", "prompt=caption", "--json").output
+        )["first_invalid"]
+    )
+
+
+@pytest.mark.parametrize("command", ["generate", "estimate"])
+def test_the_kind_is_missed_where_it_is_missing(command: str, table: Path) -> None:
+    said = run(command, table, "-c", "prompt=caption", "-o", "out.parquet")
+    assert said.exit_code == 2
+    assert f"{str(table)!r} is not one of 'image'" in said.output and "INPUT...'" not in said.output
+    assert "Missing argument 'INPUT...'" in run(command, "image", "-c", "prompt=a", "-o", "o.parquet").output
+
+
+def test_a_label_without_the_blanks_around_it(aio_sandbox_env: Sandbox, table: Path, tmp_path: Path) -> None:
+    line = ["generate", table, "image", "-c", "prompt=caption", "-o", tmp_path / "out.parquet", "-q"]
+    assert run(*line, "--label", "team=  ").exit_code == 2
+    assert run(*line, "--label", "team= growth").exit_code == 0
+    with Ledger.open() as ledger:
+        assert {entry.labels["team"] for entry in ledger.entries()} == {"growth"}
+
+
+@pytest.mark.aio_sandbox(time_scale=1)
+@pytest.mark.parametrize("quiet", [[], ["-q"]])
+def test_ctrl_c_says_what_is_in_flight(
+    aio_sandbox_env: Sandbox, table: Path, tmp_path: Path, quiet: list[str]
+) -> None:
+    line = ["generate", table, "image", "-c", "prompt=caption", "-o", tmp_path / "out.parquet", *quiet]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "aio_provider.cli", *map(str, line)], stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 120
+    while len(aio_sandbox_env.submissions) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    os.kill(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Stopped: 2 in flight at the service (paid for). The same line again goes on" in said
+    assert "Aborted" not in said and "Traceback" not in said
