@@ -61,6 +61,12 @@ def read_connection(conn: ConnectionFields) -> Settings:
             f"Connection {conn.conn_id!r} has no key: put the API in One key (aio_...) into its password."
         )
     extras = _read_extras(conn)
+    if _is_relative(extras.get("ledger_url", "")):
+        raise ConfigurationError(
+            f"Connection {conn.conn_id!r}: ledger_url (extra field) is a relative path. Each worker would "
+            "keep a ledger in the folder it was started in, and pay again for what is in another's: give an "
+            "absolute path, such as /shared/ledger.sqlite or sqlite:////shared/ledger.sqlite."
+        )
     return Settings(
         api_key=conn.password.strip(),
         base_url=base_url(conn),
@@ -109,6 +115,20 @@ def base_url(conn: ConnectionFields) -> str:
         where = f"{where}:{port}"
     whole_path = "/".join(piece for piece in (parts.path.strip("/"), path.strip("/")) if piece)
     return f"{scheme}://{where}/{whole_path or DEFAULT_PATH.strip('/')}"
+
+
+def _is_relative(ledger_url: str) -> bool:
+    """Whether this names a file from wherever a process was started."""
+    scheme, is_url, rest = ledger_url.partition("://")
+    if is_url:
+        if scheme.partition("+")[0] != "sqlite" or not rest.startswith("/"):
+            return False  # no file, or misspelt: whoever opens it says so
+        path = rest[1:].partition("?")[0]
+    elif ":" in ledger_url.partition("/")[0]:  # a URL with a slash too few
+        return False
+    else:
+        path = ledger_url
+    return path not in ("", ":memory:") and not path.startswith(("/", "~"))
 
 
 def unknown_extras(conn: ConnectionFields) -> list[str]:

@@ -138,6 +138,9 @@ def test_empty_form_fields_mean_the_default(monkeypatch: pytest.MonkeyPatch) -> 
         ({"extra": '{"requests_per_minute": true}'}, "'requests_per_minute' must be a number"),
         ({"extra": '{"allow_insecure": "perhaps hidden"}'}, "'allow_insecure' must be true or false"),
         ({"extra": '{"ledger_url": 5}'}, "'ledger_url' must be text"),
+        ({"extra": '{"ledger_url": "hidden.sqlite"}'}, "relative path.*absolute"),
+        ({"extra": '{"ledger_url": "shared/hidden.sqlite"}'}, "relative path"),
+        ({"extra": '{"ledger_url": "sqlite:///shared/hidden.sqlite"}'}, "relative path"),
         ({"extra": '{"on_server_error": "ignore"}'}, "on_server_error"),
     ],
 )
@@ -147,6 +150,12 @@ def test_bad_fields_are_named_and_never_shown(fields: dict[str, Any], message: s
     with pytest.raises(ConfigurationError, match=message) as error:
         read_connection(conn)
     assert KEY not in str(error.value) and "hidden" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["/l.db", "~/l.db", "sqlite:////l.db?timeout=3", "postgresql://db/aio"])
+def test_a_ledger_that_every_worker_finds(url: str) -> None:
+    conn = Connection(conn_id="mine", conn_type="aio", password=KEY, extra=json.dumps({"ledger_url": url}))
+    assert read_connection(conn).ledger == url
 
 
 def test_a_misspelled_extra_is_pointed_out(monkeypatch: pytest.MonkeyPatch, caplog: Any, capsys: Any) -> None:
