@@ -214,9 +214,8 @@ def _address(url: httpx.URL, allow_private: bool) -> str:
         for address in addresses:
             # One private answer among public ones is a trick, not a configuration.
             if not _is_public(address):
-                raise _refused(
-                    str(url), f"{url.host} is {address}, inside this network; allow_private=True permits that"
-                )
+                where = f"{url.host} is" if url.host == address else f"{url.host} is {address},"
+                raise _refused(str(url), f"{where} inside this network; allow_private=True permits that")
     return addresses[0]
 
 

@@ -61,7 +61,7 @@ def look_at_limiter(limiter_url: str) -> str:
 
 
 def _look(url: URL, table: str, tell: Callable[[Connection], str]) -> str:
-    shown = public(url)
+    shown, what = public(url), "ledger" if table == jobs.name else "database of this limiter"
     path = Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
     if path is not None and not _there(path):
         return f"{shown} (not there yet: the first task makes it)"
@@ -76,7 +76,7 @@ def _look(url: URL, table: str, tell: Callable[[Connection], str]) -> str:
             f"{shown}: its driver is not installed ({error}): pip install 'aio-provider[postgres]'"
         ) from error
     except (sa.exc.DBAPIError, sqlite3.Error) as error:
-        raise ConfigurationError(f"{shown} {explain(error, url, _PATIENCE)}") from error
+        raise ConfigurationError(f"{shown} {explain(error, url, _PATIENCE, what)}") from error
 
 
 def _there(path: Path) -> bool:

@@ -43,7 +43,9 @@ class RedisWindow:
             self._turns: RedisBucket = RedisBucket.init([turns], self._redis, f"{self._name}:turns")
             self._minute: RedisBucket = RedisBucket.init([minute], self._redis, f"{self._name}:minute")
         except redis.RedisError as error:
-            raise ConfigurationError(f"The rate limiter's Redis cannot be used: {error}.") from error
+            raise ConfigurationError(
+                f"The rate limiter's Redis cannot be used: {str(error).rstrip('.')}."
+            ) from error
 
     def take(self, now: float, spaced: bool = True) -> tuple[tuple[str, int] | None, float]:
         """Enter one request, if there is room; else say when to ask again.

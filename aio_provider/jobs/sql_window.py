@@ -77,9 +77,7 @@ class SqlWindow:
                 with attempt, self._locked() as conn:
                     _metadata.create_all(conn)
         except sa.exc.DBAPIError as error:
-            raise ConfigurationError(
-                f"The rate limiter's database cannot be used: {type(error.orig).__name__}."
-            ) from error
+            raise ConfigurationError(f"The rate limiter's database {_trouble(error, url)}.") from error
 
     def take(self, now: float, spaced: bool = True) -> tuple[str | None, float]:
         """Enter one request, if there is room; else say when to ask again.
@@ -180,6 +178,13 @@ class SqlWindow:
             if not self._sqlite:
                 conn.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext(:key))"), {"key": self._key})
             yield conn
+
+
+def _trouble(error: sa.exc.DBAPIError, url: str) -> str:
+    if "not a database" in str(error.orig):
+        path = url.removeprefix("sqlite:///")
+        return f"cannot be used: {path} is another kind of file, or damaged; name another one, or remove it"
+    return f"cannot be used: {type(error.orig).__name__}"
 
 
 def _engine(url: str, sqlite: bool) -> Engine:

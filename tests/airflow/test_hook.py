@@ -142,6 +142,7 @@ def test_connection_test_names_the_field_that_is_wrong(
             ("limiter_url", "redis://someone:12/pw-secret@db", "malformed URL"),
             ("limiter_url", f"postgresql://{closed}/aio", "cannot be reached: is the server up?"),
             ("limiter_url", f"file://{tmp_path}/not/there/limits.sqlite", "is not on this machine"),
+            ("limiter_url", f"file://{tmp_path}/diary.txt", "is not a database of this limiter: the file"),
         ):
             ok, message = tried(aio_sandbox, monkeypatch, **{field: url})
             assert not ok and message.startswith(f"{field} (extra field): "), message

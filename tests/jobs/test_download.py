@@ -204,6 +204,11 @@ def test_private_addresses_are_refused(tmp_path: Path, address: str, monkeypatch
         download("http://results.example/a.png", tmp_path / "a", retry=ONCE)
 
 
+def test_a_private_address_is_not_said_to_be_itself(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequestError, match=r"not fetched: 169\.254\.169\.254 is inside this network"):
+        download("http://169.254.169.254/latest", tmp_path / "a", retry=ONCE)
+
+
 def test_the_address_judged_is_the_one_connected_to(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,4 +189,10 @@ def test_no_place_for_the_file_is_no_reason_to_stop(
 def test_a_limiter_that_cannot_be_is_said_at_once(url: str, key: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         rate_budget(60, url, key)
-    assert "pw" not in str(raised.value)
+    assert "pw" not in str(raised.value) and ".." not in str(raised.value)
+
+
+def test_a_file_of_another_kind_is_named(tmp_path: Path, key: str) -> None:
+    (tmp_path / "diary.txt").write_text("dear diary, " * 1000)
+    with pytest.raises(ConfigurationError, match=r"diary\.txt is another kind of file, or damaged"):
+        rate_budget(60, f"file://{tmp_path}/diary.txt", key)

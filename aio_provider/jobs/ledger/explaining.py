@@ -15,7 +15,7 @@ _MEANINGS = (
     ("is full", "cannot be written: its disk is full; free some space and run again"),
     ("disk I/O error", "cannot be written: its disk reports an error or is full"),
     ("unable to open", "cannot be opened: no such directory, or no permission"),
-    ("not a database", "is not a ledger: the file is something else, or damaged"),
+    ("not a database", "is not a {what}: the file is something else, or damaged"),
     ("malformed", "is damaged: restore it from a copy (`sqlite3 ledger.sqlite .recover` may help)"),
     ("authentication failed", "refuses the login: check user and password"),
     ("could not connect", "cannot be reached: is the server up?"),
@@ -24,12 +24,15 @@ _MEANINGS = (
 )
 
 
-def explain(error: Exception, url: URL, busy_seconds: float) -> str:
-    """What an error of this database means, to follow its URL in a sentence."""
+def explain(error: Exception, url: URL, busy_seconds: float, what: str = "ledger") -> str:
+    """What an error of this database means, to follow its URL in a sentence.
+
+    :param what: the database should be.
+    """
     words = said(error, url)
     for sign, meaning in _MEANINGS:
         if sign in words:
-            return f"{meaning.format(busy=busy_seconds)} ({words})"
+            return f"{meaning.format(busy=busy_seconds, what=what)} ({words})"
     return f"cannot be used: {words}"
 
 
