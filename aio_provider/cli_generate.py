@@ -24,12 +24,21 @@ _USUAL = "image flux-2, video kling-3, music suno, speech elevenlabs-v3, chat ge
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def _kind(_: click.Context, __: click.Parameter, value: str) -> str:
+    if value not in KINDS:
+        kinds = ", ".join(KINDS)
+        raise click.BadParameter(
+            f"{value!r} is none; after the INPUTs comes one of {kinds}", param_hint="KIND"
+        )
+    return value
+
+
 def mapping_options(command: F) -> F:
     """The arguments that say what to make of which column; the same for a run and its estimate."""
     decorators = [
         click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
-        # first: where it is missing, the last INPUT stands in its place, and is no kind
-        click.argument("kind", type=click.Choice(KINDS), is_eager=True),
+        # eager: where the kind is missing, the last INPUT stands in its place, and that is what is wrong
+        click.argument("kind", callback=_kind, is_eager=True, metavar=f"{{{'|'.join(KINDS)}}}"),
         click.option("--model", "-m", help=f"The model's name; by default {_USUAL}."),
         click.option(
             "--column", "-c", "columns", multiple=True, metavar="FIELD=COLUMN", help="A field from a column."
