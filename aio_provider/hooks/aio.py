@@ -128,21 +128,30 @@ class AioHook(BaseHook):
     async def poller(self) -> AsyncIterator[Poller]:
         """The poller of the connection's key, shared with everyone in this event loop."""
         await asyncio.to_thread(_warm_up)
+        from aio_provider.jobs.limiter import open_rate_budget
         from aio_provider.jobs.shared_poller import shared_poller
 
         settings = await _looked_up_once(self)
-        key = (settings.key_id, settings.requests_per_minute, settings.limiter_url)
-        with budget_of(settings) as budget:
-            async with shared_poller(key, lambda: poller_of(settings, budget)) as poller:
-                yield poller
+        key = (settings.requests_per_minute, settings.limiter_url, settings.key_id)
+        async with (
+            open_rate_budget(*key) as budget,
+            shared_poller(key, lambda: poller_of(settings, budget)) as poller,
+        ):
+            yield poller
 
     async def _last_look(self, aio_task_id: str) -> Task:
         """At a task whose deadline passed while nobody looked: the triggerer was down, not the service."""
         await asyncio.to_thread(_warm_up)
+        from aio_provider.jobs.limiter import open_rate_budget
+
         settings = await _looked_up_once(self)
-        with budget_of(settings) as budget:
-            async with open_async_client(settings) as client, budget.request():
-                task = await client.get_task(aio_task_id)
+        key = (settings.requests_per_minute, settings.limiter_url, settings.key_id)
+        async with (
+            open_rate_budget(*key) as budget,
+            open_async_client(settings) as client,
+            budget.request(),
+        ):
+            task = await client.get_task(aio_task_id)
         if not task.done:
             raise TaskTimeoutError(
                 f"Task {aio_task_id} was still running after its deadline. It goes on at the service.",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,9 +15,9 @@ from aio_provider.jobs.pacing import PacedBudget, RateBudget, UnlimitedBudget, W
 
 log = logging.getLogger(__name__)
 
-_budgets: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Any, ...], _SharedBudget]] = (
-    WeakKeyDictionary()
-)
+_Place = tuple[Any, ...]
+_budgets: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Place, _SharedBudget]] = WeakKeyDictionary()
+_opening: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Place, asyncio.Task[None]]] = WeakKeyDictionary()
 #: of ``memory://``, for all event loops of this process
 _windows: dict[tuple[str, float], Window] = {}
 _windows_lock = threading.Lock()
@@ -43,13 +44,50 @@ def rate_budget(
     except RuntimeError:  # no loop is running: nobody to share with
         return PacedBudget(per_minute, _window(per_minute, limiter_url, key_id), spaced=spaced)
     place = (key_id, per_minute, limiter_url, spaced)
-    budget = budgets.get(place)
-    if budget is None:
-        window = _window(per_minute, limiter_url, key_id)
-        budget = _SharedBudget(per_minute, window, spaced, lambda: budgets.pop(place, None))
-        budgets[place] = budget
+    if place not in budgets:
+        _share(budgets, place, _window(per_minute, limiter_url, key_id))
+    budgets[place].users += 1
+    return budgets[place]
+
+
+@asynccontextmanager
+async def open_rate_budget(
+    per_minute: float, limiter_url: str | None, key_id: str
+) -> AsyncIterator[RateBudget]:
+    """:func:`rate_budget` where others use the event loop too: a database is opened and closed in a thread.
+
+    :raises ConfigurationError: as there; all who wait for the same budget are told.
+    """
+    if not per_minute:
+        yield UnlimitedBudget()
+        return
+    loop, place = asyncio.get_running_loop(), (key_id, per_minute, limiter_url, True)
+    budgets, opening = _budgets.setdefault(loop, {}), _opening.setdefault(loop, {})
+
+    async def make() -> None:
+        try:
+            window = await asyncio.to_thread(_window, per_minute, limiter_url, key_id)
+        finally:
+            del opening[place]
+        if place not in budgets:  # else somebody did not wait
+            _share(budgets, place, window)
+
+    while place not in budgets:
+        if place not in opening:
+            opening[place] = asyncio.create_task(make())
+        await asyncio.shield(opening[place])
+    budget = budgets[place]
     budget.users += 1
-    return budget
+    try:
+        yield budget
+    finally:
+        if budget.leave():
+            await asyncio.to_thread(budget.release)
+
+
+def _share(budgets: dict[_Place, _SharedBudget], place: _Place, window: Window) -> None:
+    _, per_minute, _, spaced = place
+    budgets[place] = _SharedBudget(per_minute, window, spaced, lambda: budgets.pop(place, None))
 
 
 class _SharedBudget(PacedBudget):
@@ -61,10 +99,19 @@ class _SharedBudget(PacedBudget):
         self._let_go = let_go
 
     def close(self) -> None:
+        if self.leave():
+            self.release()
+
+    def leave(self) -> bool:
+        """One user less; whether it was the last, who is to release it."""
         self.users -= 1
         if not self.users:
             self._let_go()
-            super().close()
+        return not self.users
+
+    def release(self) -> None:
+        """Release what the window holds open."""
+        super().close()
 
 
 def _window(per_minute: float, limiter_url: str | None, key_id: str) -> Window:

@@ -19,6 +19,7 @@ from aio_provider.jobs.ledger.explaining import explain
 from aio_provider.jobs.ledger.location import in_memory, locate, public
 from aio_provider.jobs.ledger.schema import SCHEMA_VERSION, jobs
 from aio_provider.jobs.redis_window import open_redis
+from aio_provider.jobs.shared_windows import file_of
 
 #: how long to wait for a server or a lock, seconds
 _PATIENCE = 5
@@ -50,7 +51,7 @@ def look_at_limiter(limiter_url: str) -> str:
     if scheme in ("redis", "rediss", "unix"):
         return _look_at_redis(limiter_url)
     if scheme in ("sqlite", "file"):
-        path = Path(limiter_url.partition("://")[2]).absolute()
+        path = file_of(limiter_url).absolute()
         return _look(URL.create("sqlite", database=str(path)), _LIMITER_TABLE, lambda conn: "in use")
     if scheme in ("postgresql", "postgres"):
         return _look(locate(limiter_url), _LIMITER_TABLE, lambda conn: "in use")

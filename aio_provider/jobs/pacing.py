@@ -154,7 +154,10 @@ class PacedBudget:
         self._due = max(self._due, self._closed_until)
 
     def available(self) -> int:
-        return self._window.room(self._clock())
+        try:
+            return self._window.room(self._clock())
+        except Exception as error:  # noqa: BLE001 - whatever the database's driver raises
+            return self._alone(error).room(self._clock())
 
     def close(self) -> None:
         """Release what the window holds open."""
@@ -171,7 +174,8 @@ class PacedBudget:
             return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._withdraw(turn.result())
+                if turn.exception() is None:
+                    self._withdraw(turn.result())
             else:
                 self._queue.discard(turn)
             raise
@@ -185,7 +189,7 @@ class PacedBudget:
     def _withdraw(self, turn: tuple[Window, Any]) -> None:
         window, item = turn
         self._tell(window.withdraw, item)
-        self._due -= self._space
+        self._due -= self._space * self._slow
         self._wake()
 
     async def _serve(self) -> None:
@@ -224,16 +228,22 @@ class PacedBudget:
         try:
             return await loop.run_in_executor(self._worker(), self._window.take, now, self._spaced)
         except Exception as error:  # noqa: BLE001 - whatever the database's driver raises
-            # A limit that is not shared may earn a 429, which hurts nobody; no limiter should stop a run.
-            log.warning(
-                "The shared rate limit failed; this process goes on by itself: %s: %s",
-                type(error).__name__,
-                error,
-            )
-            from aio_provider.jobs.windows import MemoryWindow
+            return self._alone(error).take(now)
 
-            self._window = MemoryWindow(self._per_minute)
-            return self._window.take(now)
+    def _alone(self, error: Exception) -> Window:
+        """A limit that is not shared may earn a 429, which hurts nobody; no limiter should stop a run."""
+        if not self._window.blocking:  # it failed by itself
+            raise error
+        from aio_provider.jobs.windows import MemoryWindow
+
+        log.warning(
+            "The shared rate limit failed; this process goes on by itself: %s: %s",
+            type(error).__name__,
+            error,
+        )
+        self._tell(self._window.close)
+        self._window = MemoryWindow(self._per_minute)
+        return self._window
 
     def _tell(self, call: Callable[..., None], *arguments: Any) -> None:
         """Tell a window something; nobody waits for it."""

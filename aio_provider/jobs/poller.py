@@ -250,6 +250,7 @@ class Poller:
         once = isinstance(error, AuthenticationError) or not isinstance(error, AioError)
         told: set[_Sink] = set()
         followed, self._followed = self._followed, {}
+        self.plan.discard_all()
         for task_id, sinks in followed.items():
             self._backoff.forget(task_id)
             for sink in sinks:

@@ -160,6 +160,17 @@ class PollPlan:
         if watch is not None:
             watch.group.latency.left(watch.seen_running)
 
+    def discard_all(self) -> None:
+        """Follow nobody any longer; what was learned stays."""
+        for group in self._in_order:
+            group.size = 0
+            for heap in (group.fresh, group.spare, group.sure):
+                heap.clear()
+        for watch in self._watches.values():
+            watch.group.latency.left(watch.seen_running)
+        self._watches.clear()
+        self._fresh.clear()
+
     def submitted_at(self, task_id: str) -> float | None:
         """When a task was submitted; ``None`` for one that is not followed."""
         if task_id in self._fresh:

@@ -35,13 +35,19 @@ def shared_window(limiter_url: str | None, key_id: str, per_minute: float) -> Sq
             raise ConfigurationError(f"limiter_url: {str(error).removeprefix('ledger: ')}") from None
         return SqlWindow(url.render_as_string(hide_password=False), key_id, per_minute)
     if scheme in ("sqlite", "file"):
-        path = limiter_url.partition("://")[2]
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        path = file_of(limiter_url)
+        path.parent.mkdir(parents=True, exist_ok=True)
         return SqlWindow(f"sqlite:///{path}", key_id, per_minute)
     raise ConfigurationError(
         f"limiter_url begins with {scheme or '(nothing)'!r}; it must be redis://, rediss://, postgresql://, "
         "file:// (a path on this machine) or memory://."
     )
+
+
+def file_of(limiter_url: str) -> Path:
+    """The file that ``file://PATH`` names, or ``sqlite:///PATH`` as SQLAlchemy and the ledger read it."""
+    scheme, _, path = limiter_url.partition("://")
+    return Path(path.removeprefix("/") if scheme.startswith("sqlite") else path)
 
 
 def _own_file(key_id: str) -> Path:

@@ -22,7 +22,7 @@ from aio_provider.jobs.windows import minute_rate, spacing_rate
 
 #: entries dated later than this were made before the clock was set back
 _FUTURE_MS = 5 * 60_000
-#: how long to wait for another process's lock on the file, seconds
+#: how long to wait for another process's lock on the file, and for a server, seconds
 _BUSY_SECONDS = 10.0
 
 _metadata = sa.MetaData()
@@ -191,7 +191,8 @@ def _engine(url: str, sqlite: bool) -> Engine:
     options: dict[str, Any] = {"future": True, "hide_parameters": True, "pool_size": 1, "max_overflow": 0}
     try:
         if not sqlite:
-            return sa.create_engine(url, pool_pre_ping=True, **options)
+            patience = {"connect_timeout": int(_BUSY_SECONDS), "application_name": "aio-provider"}
+            return sa.create_engine(url, pool_pre_ping=True, connect_args=patience, **options)
         from sqlalchemy.pool import QueuePool
 
         path = url.removeprefix("sqlite:///")

@@ -76,7 +76,7 @@ class Waves:
     :param scope: base URL of the service.
     :param retry_failed: submit again what an earlier attempt left as failed.
     :param on_unknown: what to do about jobs that may have been charged.
-    :param concurrency: submissions that wait for an answer at once; as many may be held when a worker is killed.
+    :param concurrency: submissions that wait for an answer at once: so many may be held after a kill.
     :param patience: seconds after which nothing more is begun in this wave.
     :param in_flight: tasks of earlier waves: while there are any, a budget of the ledger may have room again.
     :param most: tasks in flight at once.

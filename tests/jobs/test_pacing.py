@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import virtual
@@ -239,21 +240,37 @@ def test_a_turn_given_back_is_not_counted() -> None:
     run(main)
 
 
+class Broken(MemoryWindow):
+    blocking = True
+    closed = False
+
+    def take(self, now: float, spaced: bool = True) -> tuple[Any | None, float]:
+        raise ConnectionError("the limiter's server is gone")
+
+    def room(self, now: float) -> int:
+        raise ConnectionError("the limiter's server is gone")
+
+    def close(self) -> None:
+        self.closed = True
+
+
 def test_a_window_that_fails_is_replaced_by_our_own() -> None:
-    class Broken(MemoryWindow):
-        blocking = True
-
-        def take(self, now: float) -> tuple[None, float]:
-            raise ConnectionError("the limiter's server is gone")
-
     async def main() -> None:
-        paced = PacedBudget(60, Broken(60))
+        broken = Broken(60)
+        paced = PacedBudget(60, broken)
         async with paced.request():
             pass
         assert paced.available() == 59
         paced.close()
+        assert broken.closed
 
     asyncio.run(main())
+
+
+def test_so_is_one_that_cannot_tell_what_is_left() -> None:
+    paced = PacedBudget(60, Broken(60))
+    assert paced.available() == 60
+    paced.close()
 
 
 @pytest.mark.parametrize("make", [lambda: MemoryRateBudget(0), lambda: rate_budget(0), UnlimitedBudget])

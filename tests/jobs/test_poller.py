@@ -194,6 +194,10 @@ def test_a_refused_key_ends_it_for_everyone() -> None:
         )
         assert [type(result) for result in results] == [AuthenticationError] * 2
         assert len(service.asked) <= 2
+        before = len(service.asked)
+        service.answers["c"] = done_at(60)  # the key was mended: nobody follows the others any longer
+        assert (await poller.watch("c", kind="image", submitted_at=0.0)).done
+        assert {task_id for _, task_id in service.asked[before:]} == {"c"}
         await poller.aclose()
 
     run(main())

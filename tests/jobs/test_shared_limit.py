@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from aio_provider.api.errors import ConfigurationError
-from aio_provider.jobs.limiter import rate_budget
+from aio_provider.jobs.limiter import open_rate_budget, rate_budget
 from aio_provider.jobs.pacing import PacedBudget
 from aio_provider.jobs.redis_window import RedisWindow
 from aio_provider.jobs.shared_windows import shared_window
@@ -161,6 +162,55 @@ def test_nothing_configured_is_a_file_of_this_user(
     asyncio.run(main())
     file = tmp_path / "aio-provider" / "limits" / f"{key}.sqlite"
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_opening_it_holds_up_nobody_else_in_the_event_loop(key: str) -> None:
+    """A triggerer's loop has others to serve while a database does not answer."""
+
+    async def main(mute: socket.socket) -> None:
+        url = f"postgresql://u:pw@127.0.0.1:{mute.getsockname()[1]}/d"
+
+        async def use() -> None:
+            async with open_rate_budget(60, url, key):
+                pass
+
+        users = [asyncio.create_task(use()) for _ in range(5)]
+        connection, _ = await asyncio.to_thread(mute.accept)
+        assert not any(user.done() for user in users)
+        connection.close()
+        told = await asyncio.gather(*users, return_exceptions=True)
+        assert [type(error) for error in told] == [ConfigurationError] * 5
+        mute.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            mute.accept()  # it was tried once for all of them
+
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        asyncio.run(main(mute))
+
+
+def test_users_in_one_event_loop_have_one_budget(limiter_url: str, key: str) -> None:
+    async def main() -> None:
+        async with open_rate_budget(60, limiter_url, key) as first:
+            async with open_rate_budget(60, limiter_url, key) as second, second.request():
+                assert first is second is rate_budget(60, limiter_url, key)
+                second.close()  # the third user's
+            assert first.available() == 59, "it is still open"
+        async with open_rate_budget(60, limiter_url, key) as later:
+            assert later is not first
+            assert later.available() == 59
+        async with open_rate_budget(0, limiter_url, key) as unlimited:
+            assert unlimited.per_minute == 0
+
+    asyncio.run(main())
+
+
+def test_a_relative_file_is_the_one_that_the_ledger_would_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shared_window("sqlite:///here.sqlite", key, 10).close()
+    shared_window(f"sqlite:///{tmp_path}/there.sqlite", key, 10).close()
+    assert (tmp_path / "here.sqlite").exists() and (tmp_path / "there.sqlite").exists()
 
 
 def test_no_place_for_the_file_is_no_reason_to_stop(
