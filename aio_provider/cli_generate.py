@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -163,7 +164,7 @@ def told() -> Iterator[None]:
     except BrokenPipeError:  # `… | head` has seen enough: click ends quietly
         raise
     except KeyboardInterrupt as stop:
-        click.echo(_stopped(stop), err=True)
+        click.echo(_stopped(stop, given), err=True)
         raise click.exceptions.Exit(130) from None  # as shells count it: 128 and the signal
     except (AioError, ValueError, TypeError, OSError) as error:
         note = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
@@ -249,7 +250,8 @@ def generate(
             **options,
         )
     if not quiet:
-        click.echo(f"Wrote {output}: {len(out):,} row{'' if len(out) == 1 else 's'}.")
+        held = _held(out.report.statuses.get("unknown", 0), options["ledger"])
+        click.echo(f"Wrote {output}: {len(out):,} row{'' if len(out) == 1 else 's'}.{held}")
     _fail_without_results(out, options["prefix"])
 
 
@@ -263,18 +265,28 @@ def _fail_without_results(out: StreamResult, prefix: str) -> None:
         raise click.ClickException(f"no row has its result; the first says: {first}")
 
 
-def _stopped(stop: KeyboardInterrupt) -> str:
-    """What a run that Ctrl-C has stopped leaves behind."""
+def _stopped(stop: KeyboardInterrupt, given: dict[str, Any]) -> str:
+    """What a run that Ctrl-C has stopped leaves behind; its summary, unless it is quiet, has the figures."""
+    note = "".join(f"\n{note}" for note in getattr(stop, "__notes__", ()))
     result: StreamResult | None = getattr(stop, "result", None)
     if result is None:
-        return "Stopped."
+        return f"Stopped.{note}"
+    again = f"The same line again goes on, and pays for nothing twice.{note}"
+    if not given["quiet"]:
+        return again
     counts = result.report.statuses
     flying, held = counts.get("pending", 0), counts.get("unknown", 0)
-    parts = [f"{flying:,} in flight at the service (paid for)" if flying else "nothing is in flight"]
+    parts = [f"{flying:,} in flight at the service" if flying else "nothing is in flight"]
     if held:
-        parts.append(f"{held:,} held (aio ledger show)")
-    note = "".join(f"\n{note}" for note in getattr(stop, "__notes__", ()))
-    return f"Stopped: {', '.join(parts)}. The same line again goes on, and pays for nothing twice.{note}"
+        parts.append(f"{held:,} held")
+    return f"Stopped: {', '.join(parts)}. {again}{_held(held, given['ledger'])}"
+
+
+def _held(count: int, ledger: str | None) -> str:
+    """Where a summary's `aio ledger show` does not suffice."""
+    if not count or not ledger:
+        return ""
+    return f"\nWhat is held is in that ledger: aio ledger show --ledger {shlex.quote(ledger)}"
 
 
 def _pairs(option: str, values: tuple[str, ...]) -> Iterator[tuple[str, str]]:

@@ -277,5 +277,29 @@ def test_ctrl_c_says_what_is_in_flight(
     os.kill(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert "Stopped: 2 in flight at the service (paid for). The same line again goes on" in said
+    assert (
+        "Stopped: 2 in flight at the service. The same" if quiet else "2 rows, 0 succeeded, 2 pending"
+    ) in said
+    assert "The same line again goes on, and pays for nothing twice." in said
     assert "Aborted" not in said and "Traceback" not in said
+
+
+@pytest.mark.aio_sandbox(faults=["drop-after@1"])
+def test_the_ledger_of_held_rows_is_named(aio_sandbox_env: Sandbox, table: Path, tmp_path: Path) -> None:
+    ledger = tmp_path / "my ledger.sqlite"
+    line = [
+        "generate",
+        table,
+        "image",
+        "-c",
+        "prompt=caption",
+        "-o",
+        tmp_path / "o.parquet",
+        "--ledger",
+        ledger,
+    ]
+    said = run(*line).output
+    command = next(line for line in said.splitlines() if line.startswith("What is held is in that ledger: "))
+    assert f"aio ledger show --ledger '{ledger}'" in command
+    shown = run("ledger", "show", "--ledger", ledger).output
+    assert f"--ledger '{ledger}'     it was taken: collect its result" in shown
