@@ -12,6 +12,9 @@ from typing import Any
 
 from aio_provider.frames.words import words
 
+#: what a text holds that cannot be written in any encoding
+HALF = "half of a character (a lone surrogate)"
+
 Getter = Callable[[Hashable], Any]
 """Gives the value of one column in the current row, as a plain Python value (``None`` for null)."""
 
@@ -216,6 +219,29 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy's arrays and scalars; what they give is plain
         return plain(value.tolist())
     return None if _is_null_scalar(value) else value
+
+
+def is_broken(value: Any) -> bool:
+    """Whether a text in this value holds half of a character: no file or request can."""
+    if isinstance(value, str):
+        if value.isascii():
+            return False
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return True
+        return False
+    if value is None or isinstance(value, int | float):
+        return False
+    if isinstance(value, Lit):
+        return is_broken(value.constant)
+    if isinstance(value, Template):
+        return is_broken(value.text)
+    if isinstance(value, Mapping):
+        return any(is_broken(name) or is_broken(item) for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return any(map(is_broken, value))
+    return hasattr(value, "tolist") and is_broken(value.tolist())
 
 
 def _is_null_scalar(value: Any) -> bool:

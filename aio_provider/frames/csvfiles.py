@@ -126,5 +126,9 @@ def _chunks(files: Files, path: str, kinds: dict[str, str] | None) -> Iterator[p
                 if not isinstance(chunk.index, pd.RangeIndex):  # pandas takes the first cells for row labels
                     raise ValueError("its lines have more cells than its header")
                 yield chunk
+    except pd.errors.EmptyDataError as error:
+        raise ValueError(
+            f"{path!r} cannot be read as CSV: it is empty, and should begin with a line of column names."
+        ) from error
     except (ValueError, OSError) as error:
         raise file_error(path, "CSV", error) from error

@@ -17,6 +17,7 @@ import pyarrow.dataset as ds
 from fsspec.core import has_magic
 from fsspec.implementations.local import LocalFileSystem
 
+from aio_provider.frames.columns import HALF, is_broken
 from aio_provider.frames.words import words
 
 SUFFIXES: Final = {
@@ -234,6 +235,10 @@ def json_records(file: IO[bytes]) -> Iterator[dict[str, Any]]:
             raise ValueError(f"line {number}: {error}") from error
         if not isinstance(record, dict):
             raise ValueError(f"line {number}: a JSON object is needed, not {type(record).__name__}")
+        if b"\\ud" in line.lower():  # how a text's half can be written here
+            for name, value in record.items():
+                if is_broken(name) or is_broken(value):
+                    raise ValueError(f"line {number}: the field {name!r} holds {HALF}; mend the text")
         yield record
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from aio_provider.api.errors import ConfigurationError
+from aio_provider.frames.columns import HALF, is_broken, plain
 from aio_provider.frames.places import is_local, locate, to_disk
 from aio_provider.frames.same import is_paid, refusal
 from aio_provider.frames.schema import SCHEMA_VERSION, fix_types
@@ -169,9 +170,27 @@ def arrow_input(frame: pd.DataFrame) -> pa.Table:
         return pa.Table.from_pandas(frame)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise ConfigurationError(
-            f"The input cannot be written as Parquet: {error}. Convert that column (for example "
-            "df[c] = df[c].astype(str)) or drop it, or leave output out."
+            f"The input cannot be written as Parquet: {why_not_arrow(frame, error)}, or drop it, or leave "
+            "output out. Nothing was sent."
         ) from error
+
+
+def why_not_arrow(frame: pd.DataFrame, error: Exception) -> str:
+    """Which column stands in the way, and what mends it: pyarrow's own words often name neither."""
+    for name in frame.columns:
+        try:
+            pa.Array.from_pandas(frame[name])
+        except (pa.ArrowException, TypeError, ValueError) as found:
+            values, column = frame[name].tolist(), f"df[{name!r}]"
+            for label, value in zip(frame.index, values, strict=True):
+                if is_broken(value):
+                    mended = f"{column} = {column}.str.encode('utf-8', 'replace').str.decode('utf-8')"
+                    where = f"column {name!r} holds {HALF} in row {label!r}"
+                    return f"{where}. Mend the text (for example {mended})"
+            kinds = sorted({type(value).__name__ for value in values if plain(value) is not None})
+            what = f"holds values of several kinds ({', '.join(kinds)})" if len(kinds) > 1 else f": {found}"
+            return f"column {name!r} {what}. Convert it (for example {column} = {column}.astype(str))"
+    return f"{' '.join(map(str, error.args)) or error}. Convert what it names"
 
 
 def read_note(file: Any) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from aio_provider.frames.columns import plain
+from aio_provider.frames.columns import HALF, is_broken, plain
 from aio_provider.frames.options import Options
 from aio_provider.frames.schema import RowResult
 from aio_provider.frames.spec import Invalid, Nothing, RequestSpec, cells
@@ -216,6 +216,10 @@ class Naming:
             value = None if keys is None else plain(keys[row])
             if keys is not None and value is None:
                 why = f"The key column {self._options.key!r} is null in this row; nothing was sent."
+                part.settle(row, RowResult("failed", error=why))
+                continue
+            if is_broken(value):
+                why = f"The key column {self._options.key!r} holds {HALF} in this row; nothing was sent."
                 part.settle(row, RowResult("failed", error=why))
                 continue
             key = "" if keys is None else self._keyed(value)

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from aio_provider.frames.csvfiles import read_csv
 from aio_provider.frames.files import AS_USUAL, Csv, Files, file_error, find_files, read_json_lines
+from aio_provider.frames.output import why_not_arrow
 
 #: rows read from a file at once
 _ROWS = 5_000
@@ -228,7 +229,10 @@ def _as_table(batch: object) -> pa.Table | None:
     if isinstance(batch, pa.RecordBatch):
         return pa.Table.from_batches([batch])
     if isinstance(batch, pd.DataFrame):
-        return pa.Table.from_pandas(batch, preserve_index=False)
+        try:
+            return pa.Table.from_pandas(batch, preserve_index=False)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise ValueError(f"A batch of the iterator: {why_not_arrow(batch, error)}.") from error
     raise TypeError(
         f"The iterator gives {type(batch).__name__}s; give DataFrames, pyarrow tables or record batches."
     )

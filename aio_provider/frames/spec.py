@@ -17,9 +17,11 @@ from aio_provider.api.requests import GenerationRequest
 from aio_provider.api.series import Series
 from aio_provider.api.validation import resolve_model, warned
 from aio_provider.frames.columns import (
+    HALF,
     Col,
     Expression,
     Lit,
+    is_broken,
     nested_columns,
     nested_description,
     nested_value,
@@ -128,9 +130,18 @@ class RequestSpec:
     def requests(self, rows: pd.DataFrame | pa.Table) -> Iterator[GenerationRequest | Nothing | Invalid]:
         """One item for each row, in order; built as they are asked for."""
         columns = {name: cells(rows, name) for name in self.columns}
+        broken = {
+            position: name
+            for name, values in reversed(columns.items())
+            for position, value in enumerate(values)
+            if is_broken(value)
+        }
         series: Series | None = None
         plainly = self._plainly(columns)
         for position in range(len(rows)):
+            if position in broken:
+                yield self._broken(broken[position])
+                continue
             if series is not None and plainly:  # most of a million rows
                 cell = {name: values[position] for name, values in plainly.items()}
                 if all(type(text) is str for text in cell.values()):
@@ -188,6 +199,12 @@ class RequestSpec:
             return Invalid(error)
         finally:
             warned.reset(told)
+
+    def _broken(self, column: Hashable) -> Invalid:
+        given = [("model", self.model), *self.fields.items()]
+        name = next(name for name, value in given if column in nested_columns(value))
+        why = f"{name}: the text in column {column!r} of this row holds {HALF}"
+        return Invalid(InvalidRequestError(f"{why}; mend the text.", field=name))
 
     def _nothing(self, row: Mapping[Hashable, Any]) -> Nothing | None:
         """Why this row has nothing to do, if so: its prompt, or a picture it needs, is null."""
@@ -265,6 +282,9 @@ def make_spec(
             raise InvalidRequestError("model: give it as model=..., not in params.", field="model")
         if value is not None:
             resolved[name] = value
+    for name, value in [("model", model), *resolved.items()]:
+        if is_broken(value):
+            raise InvalidRequestError(f"{name}: the text holds {HALF}; mend it.", field=name)
     seen: set[str] = set()
     told = warned.set(seen)
     try:

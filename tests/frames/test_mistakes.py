@@ -108,6 +108,60 @@ def test_of_rows_each_such_value_is_warned_of_once(aio_sandbox_env: Sandbox) -> 
     ]
 
 
+BAD = "bad \ud800 text"
+
+
+def test_half_a_character_is_one_rows_error(aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
+    df = pd.DataFrame(
+        {"caption": ["a red chair", BAD, "a blue cup"], "sku": ["a", "b", BAD], "n": [BAD, 1, 2]},
+        index=list("xyz"),
+        dtype=object,
+    )
+    out = generate(df)
+    assert out["aio_status"].tolist() == ["succeeded", "failed", "succeeded"]
+    assert "prompt: the text in column 'caption' of this row holds half of a char" in out["aio_error"].iloc[1]
+    for output in ("out.parquet", "out/"):
+        for frame, where in ((df, "'caption' .* row 'y'"), (df.loc[["x", "z"]], "'sku' .* row 'z'")):
+            with pytest.raises(aio.ConfigurationError, match=f"column {where}. Mend the text"):
+                generate(frame, output=f"{tmp_path}/{output}")
+    assert generate(df, prompt=aio.template("A photo of {caption}"))["aio_status"].tolist() == [
+        "succeeded",
+        "failed",
+        "succeeded",
+    ]
+    out = generate(df, key="sku")
+    assert out["aio_status"].tolist() == ["succeeded", "failed", "failed"]
+    assert "The key column 'sku' holds half of a character" in out["aio_error"].iloc[2]
+    assert aio.estimate(df, "image", prompt="caption").invalid == 1
+    for bad in (aio.lit(BAD), aio.template(BAD + "{caption}")):
+        with pytest.raises(aio.InvalidRequestError, match="prompt: the text holds half of a character"):
+            generate(df, prompt=bad)
+    with pytest.raises(aio.InvalidRequestError, match="style: the text holds"):
+        generate(df, "music", params={"style": [BAD]})
+
+
+def test_half_a_character_in_files_and_batches(aio_sandbox_env: Sandbox, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="A batch of the iterator: column 'caption' holds half"):
+        generate(iter([pd.DataFrame({"caption": [BAD]}, dtype=object)]), output=tmp_path / "out")
+    lines = tmp_path / "in.jsonl"
+    lines.write_text('{"caption": "a red chair"}\n{"caption": "a red chair", "x": "bad \\ud800"}\n')
+    for to in ({}, {"output": tmp_path / "out"}):
+        with pytest.raises(ValueError, match="line 2: the field 'x' holds half of a character"):
+            generate(lines, **to)
+    assert aio_sandbox_env.requests == {}
+
+
+@pytest.mark.parametrize("output", ["out.parquet", "out/"])
+def test_a_column_of_several_kinds_is_named(aio_sandbox_env: Sandbox, tmp_path: Path, output: str) -> None:
+    df = pd.DataFrame({"caption": ["a red chair", "a cup", "a lamp"], "mix": ["a", 1, None]})
+    with pytest.raises(aio.ConfigurationError) as caught:
+        generate(df, output=f"{tmp_path}/{output}")
+    said = str(caught.value)
+    assert "column 'mix' holds values of several kinds (int, str). Convert it (for example" in said
+    assert "df['mix'] = df['mix'].astype(str)" in said
+    assert aio_sandbox_env.requests == {}
+
+
 # -- the address
 
 
@@ -173,6 +227,14 @@ def test_a_csv_file_says_what_it_is_lacking(
     assert {sent.body["prompt"] for sent in aio_sandbox_env.submissions} == set(rows["caption"])
     estimate = aio.estimate(semicolons, "image", prompt="caption", encoding="cp1252", delimiter=";")
     assert (estimate.rows, estimate.reused) == (2, 2)
+
+
+@pytest.mark.parametrize("output", [None, "out"])
+def test_an_empty_csv_file_is_called_empty(tmp_path: Path, output: str | None) -> None:
+    (tmp_path / "in.csv").touch()
+    to = {} if output is None else {"output": tmp_path / output}
+    with pytest.raises(ValueError, match=r"cannot be read as CSV: it is empty, and should begin with a line"):
+        generate(tmp_path / "in.csv", **to)
 
 
 def test_how_a_csv_file_is_written_must_make_sense(semicolons: Path, tmp_path: Path) -> None:

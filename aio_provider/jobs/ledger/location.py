@@ -78,7 +78,7 @@ def require(target: str | Path | None) -> None:
 def require_folder(url: URL) -> None:
     """Make sure that the folder of a ledger's file is there; only the one that is ours is made.
 
-    :raises LedgerUnavailableError: it is not. A mistyped path must not begin a ledger that knows of nothing paid.
+    :raises LedgerUnavailableError: it is not: a mistyped path must not begin a ledger that knows nothing.
     """
     if url.get_backend_name() != "sqlite" or in_memory(url):
         return
