@@ -29,6 +29,7 @@ from aio_provider.frames.progress import View, make_view
 from aio_provider.frames.result import StreamResult
 from aio_provider.frames.rewriting import ARROW, Downloads, Rewriting
 from aio_provider.frames.schema import DEFAULT_PREFIX
+from aio_provider.frames.urls import read_urls
 from aio_provider.jobs.download import MAX_BYTES
 from aio_provider.jobs.download import download as fetch
 from aio_provider.jobs.settings import Settings
@@ -42,10 +43,6 @@ COLUMNS: Final = {
     "file_error": "string",
 }
 _ENDINGS = {"video": ".mp4", "remove_video_background": ".mp4", "music": ".mp3", "speech": ".mp3"}
-_TEXT = r"'[^'\\]*'" + r'|"[^"\\]*"'
-_QUOTED = re.compile(_TEXT)
-#: a list of texts, as JSON, Python or numpy write it
-_LIST = re.compile(rf"\[[\s,]*(?:(?:{_TEXT})[\s,]*)*\]")
 
 
 @overload
@@ -320,7 +317,13 @@ def _rows(
     stems = ids if names is None else [plain(value) for value in frame[names].tolist()]
     for position, (cell, task_id, stem) in enumerate(zip(frame[f"{prefix}urls"], ids, stems, strict=True)):
         label = plain(frame.index[position])
-        urls = _urls(plain(cell), f"{prefix}urls", label)
+        try:
+            urls = read_urls(plain(cell))
+        except ValueError as error:
+            raise ValueError(
+                f"Column '{prefix}urls' holds text in place of lists, and that of row {label!r} is {error}. "
+                "Parquet keeps lists as they are; CSV does not."
+            ) from error
         if not urls:
             yield _Row(position, "", (), None, ending)
             continue
@@ -339,21 +342,6 @@ def _rows(
         if names is not None:
             seen[safe.casefold()] = stem, label
         yield _Row(position, safe, urls, task_id, ending)
-
-
-def _urls(cell: Any, column: str, label: Any) -> tuple[str, ...]:
-    """The URLs of one row; of a frame that was a CSV in between, the list is there as text."""
-    if not isinstance(cell, str):
-        return tuple(cell or ())
-    text = cell.strip()
-    if not text.startswith("["):
-        return (text,) if text else ()
-    if not _LIST.fullmatch(text):
-        raise ValueError(
-            f"Column {column!r} holds text in place of lists, and that of row {label!r} cannot be read: "
-            f"{text[:80]!r}. Parquet keeps lists as they are; CSV does not."
-        )
-    return tuple(one[1:-1] for one in _QUOTED.findall(text))
 
 
 def _with_files(frame: pd.DataFrame, results: list[_Fetched | None], prefix: str) -> pd.DataFrame:

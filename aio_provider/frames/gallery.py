@@ -7,7 +7,7 @@ import io
 import mimetypes
 import re
 import tempfile
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path, PurePosixPath
@@ -22,6 +22,7 @@ from aio_provider.api.retries import RetryPolicy
 from aio_provider.frames.columns import plain
 from aio_provider.frames.progress import in_notebook
 from aio_provider.frames.schema import DEFAULT_PREFIX
+from aio_provider.frames.urls import read_urls
 from aio_provider.jobs.download import download
 
 DEFAULT_ROWS: Final = 8
@@ -124,7 +125,11 @@ def _card(row: dict[Any, Any], caption: Hashable | None, prefix: str, kind: str,
 def _media(values: dict[str, Any], kind: str, embed: bool | None) -> str:
     if values["text"] is not None:
         return f'<div style="{_NOTE};white-space:pre-wrap">{escape(_short(values["text"], 600))}</div>'
-    urls: Sequence[str] = values["urls"] or ([values["url"]] if values["url"] else [])
+    try:
+        urls = read_urls(values["urls"])
+    except ValueError:  # a text that is no list: what is shown is the first result
+        urls = ()
+    urls = urls or ((values["url"],) if values["url"] else ())
     return (
         "".join(_element(url, kind, embed) for url in urls if isinstance(url, str))
         or f'<div style="{_NOTE}">no result</div>'

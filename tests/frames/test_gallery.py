@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+import aio_provider as aio
 from aio_provider.frames.gallery import show
 from aio_provider.frames.schema import RowResult, result_columns
 
@@ -95,6 +96,18 @@ def test_a_frame_read_back_from_parquet(tmp_path: Any) -> None:
     assert "<img" in show(pd.read_parquet(tmp_path / "a.parquet")).html
 
 
+@pytest.mark.parametrize("text", [None, "[unreadable", "[]"])
+def test_a_frame_read_back_from_csv(tmp_path: Any, text: str | None) -> None:
+    """Its lists are texts: they are read, or the first result is shown."""
+    rows = frame(done("https://x.test/a.mp3", "https://x.test/b.mp3"), kind="music")
+    if text is not None:
+        rows["aio_urls"] = text
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    html = show(pd.read_csv(tmp_path / "rows.csv")).html
+    assert "https://x.test/a.mp3" in html and ("https://x.test/b.mp3" in html) == (text is None)
+    assert html.count("<audio") == (2 if text is None else 1)
+
+
 def test_bad_arguments() -> None:
     with pytest.raises(TypeError, match="DataFrame"):
         show([1])  # type: ignore[arg-type]
@@ -108,12 +121,12 @@ def test_bad_arguments() -> None:
 
 def test_results_of_the_sandbox_are_put_into_the_page(aio_sandbox_env: Any) -> None:
     frame = pd.DataFrame({"name": ["a red chair"]})
-    pictures = frame.aio.image(prompt="name", progress=False)
+    pictures = aio.generate(frame, "image", prompt="name", progress=False)
     html = show(pictures).html
     assert 'src="data:image/' in html
     assert len(html) < 60_000
     assert "http://127.0.0.1" in show(pictures, embed=False).html
-    video = frame.aio.video(prompt="name", progress=False)
+    video = aio.generate(frame, "video", prompt="name", progress=False)
     assert 'src="data:video/mp4' in show(video).html
 
 
