@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import warnings
+from collections import deque
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -31,6 +32,8 @@ _TYPE_WORDS = {
 
 #: what was warned of already, for a caller that builds many requests of one kind: each text once
 warned: ContextVar[set[str] | None] = ContextVar("warned", default=None)
+#: where warnings wait until the caller's own thread gives them; ``None``: they are given at once
+waiting: ContextVar[deque[str] | None] = ContextVar("waiting", default=None)
 
 
 def resolve_model(kind: str, name: str | None, given: Mapping[str, Any]) -> tuple[str | None, Model | None]:
@@ -303,7 +306,17 @@ def _warn(message: str) -> None:
         if message in already:
             return
         already.add(message)
+    later = waiting.get()
+    if later is not None:
+        later.append(message)
+        return
     warnings.warn(message, UserWarning, stacklevel=users_level())
+
+
+def give(messages: deque[str]) -> None:
+    """Give warnings that waited, as from the user's own line."""
+    while messages:
+        warnings.warn(messages.popleft(), UserWarning, stacklevel=users_level())
 
 
 def users_level() -> int:

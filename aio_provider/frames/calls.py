@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import pandas as pd
 
+from aio_provider.api.validation import waiting
 from aio_provider.frames.columns import Expression
 from aio_provider.frames.options import Reuse
 from aio_provider.frames.prepared import prepare
@@ -155,7 +157,12 @@ async def agenerate(source: Source, kind: str, **arguments: Any) -> pd.DataFrame
     """:func:`generate` for a coroutine: the same arguments, the same result, in the caller's own loop."""
     given = inspect.signature(generate).bind(source, kind, **arguments)
     given.apply_defaults()
-    prepared = await asyncio.to_thread(prepare, given.arguments)
+    told = waiting.set(deque())
+    try:
+        prepared = await asyncio.to_thread(prepare, given.arguments)
+        prepared.run.warnings.extend(waiting.get() or ())
+    finally:
+        waiting.reset(told)
     return await prepared.awaiting()
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from aio_provider.api.amounts import in_digits
 from aio_provider.api.errors import AioError, ConfigurationError
-from aio_provider.api.validation import users_level
+from aio_provider.api.validation import give, users_level
 from aio_provider.frames import arguments as checks
 from aio_provider.frames.accessor import register
 from aio_provider.frames.gallery import display_result
@@ -61,7 +61,8 @@ class Prepared:
         view = self._view()
         if self.rows.total != 0:
             try:
-                run_blocking(self.run.collect(self.rows.parts(), view, self.rows.done), tick=view.draw)
+                work = self.run.collect(self.rows.parts(), view, self.rows.done)
+                run_blocking(work, tick=lambda: self._tick(view))
             except BaseException as error:
                 self._stopped(error, view)
                 raise
@@ -79,8 +80,13 @@ class Prepared:
                 raise
             finally:
                 ticker.cancel()
+            give(self.run.warnings)
         out = await asyncio.to_thread(self.rows.finish, self.run.report())
         return self._hand_over(out, view)
+
+    def _tick(self, view: View) -> None:
+        view.draw()
+        give(self.run.warnings)
 
     def _view(self) -> View:
         return make_view(self.rows.total, self.run.spec.kind, self.progress)

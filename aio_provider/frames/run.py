@@ -9,6 +9,7 @@ import asyncio
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing, suppress
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from aio_provider.api.client import AsyncAioClient
+from aio_provider.api.validation import waiting
 from aio_provider.frames.collector import patient_collector
 from aio_provider.frames.figures import Figures
 from aio_provider.frames.options import Options
@@ -77,6 +79,8 @@ class Run:
         self._reading = threading.Lock()
         self.figures = Figures(total)
         self._drift: list[str] = []
+        #: of rows, for the caller's thread to give
+        self.warnings: deque[str] = deque()
         #: the ledger's file, where it was named and this run began it
         self.new_ledger: str | None = None
         self._held: list[Held] = []
@@ -117,6 +121,15 @@ class Run:
         :param done: called in a thread with each part that has all its results.
         :raises AioError: what stopped the run early. Parts in :attr:`open` then have what the record knows.
         """
+        told = waiting.set(self.warnings)  # rows are read in threads, where nobody's line is
+        try:
+            await self._collect_all(parts, view, done)
+        finally:
+            waiting.reset(told)
+
+    async def _collect_all(
+        self, parts: Iterable[Part], view: View, done: Callable[[Part], None] | None
+    ) -> None:
         ledger = await asyncio.to_thread(Ledger.open, self.settings.ledger)
         ledger.on_budget_event = self.options.on_budget_event
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import warnings
 from decimal import Decimal
@@ -106,6 +107,22 @@ def test_of_rows_each_such_value_is_warned_of_once(aio_sandbox_env: Sandbox) -> 
         "aspect_ratio: 'apple' ",
         "aspect_ratio: 'banana'",
     ]
+
+
+@pytest.mark.parametrize("output", [None, "out.parquet", "out/"])
+def test_a_warning_points_at_the_users_line(
+    aio_sandbox_env: Sandbox, tmp_path: Path, output: str | None
+) -> None:
+    to = {} if output is None else {"output": f"{tmp_path}/{output}"}
+    df = ROWS.head(4).assign(ratio=["banana", "16:9", "apple", "pear"])
+
+    async def awaited() -> None:
+        await aio.agenerate(df, "image", prompt="caption", aspect_ratio="ratio", progress=False, **to)
+
+    for call in (lambda: generate(df, aspect_ratio="ratio", **to), lambda: asyncio.run(awaited())):
+        with pytest.warns(UserWarning, match="documented for no model") as caught:
+            call()
+        assert [one.filename for one in caught] == [__file__] * 3
 
 
 BAD = "bad \ud800 text"
