@@ -10,7 +10,7 @@ from functools import cached_property
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator
 
 from aio_provider.api.errors import ConfigurationError, InvalidRequestError
 from aio_provider.api.requests import GenerationRequest
@@ -125,7 +125,7 @@ class AioBaseOperator(BaseOperator):
     ) -> None:
         try:
             super().__init__(**kwargs)
-        except TypeError as error:
+        except (TypeError, AirflowException) as error:  # the latter in Airflow 2
             airflows = signature(BaseOperator.__init__).parameters
             hints = misplaced_fields(self.kind, self.request_fields, kwargs.keys() - airflows.keys())
             if not hints:
