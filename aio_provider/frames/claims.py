@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from aio_provider.frames.places import is_local, write_whole
 
+if sys.platform != "win32":
+    import fcntl
+
 #: the claim's file in the folder of the parts
 CLAIM: Final = "_aio_claim.json"
+#: the file in it that the call which writes it has locked
+LOCK: Final = "_aio_lock"
 #: seconds that a claim stands unless it is renewed: longer than any wait between two waves of a batch
 LASTS: Final = 24 * 3600.0
 #: seconds within which a claim is written once its file is there
@@ -39,6 +47,67 @@ class Claim:
         """Whether it is no obstacle to that one."""
         same = self.call == other.call or (self.owner != "" and self.owner == other.owner)
         return same or self.until <= time.time()
+
+
+class Lock:
+    """The right to write a folder of a local disk, held by one call of one process while it runs.
+
+    The system takes it back when the process ends, however it ends: no lock outlives whoever held it.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._path = path
+        self._file = file
+
+    @classmethod
+    def take(cls, root: str, said: str) -> Lock | None:
+        """Take the lock of a folder.
+
+        :param said: what the message calls the folder.
+        :returns: ``None`` where the system or the disk knows no such locks.
+        :raises FileExistsError: another call has it.
+        """
+        if sys.platform == "win32":
+            return None
+        path = Path(root) / LOCK
+        while True:
+            file = path.open("a+b")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                who = file.read().decode(errors="replace") or "not known which"
+                file.close()
+                raise FileExistsError(
+                    f"{said} is being written by another call (process {who}). Wait for it, or give another "
+                    "name. Nothing was sent."
+                ) from error
+            except OSError:
+                file.close()
+                return None
+            lock = cls(path, file)
+            if lock._is_there():
+                file.truncate(0)
+                file.write(f"{os.getpid()} on {socket.gethostname()}".encode())
+                file.flush()
+                return lock
+            file.close()  # whoever had it took the file away when it ended
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self._file.closed:
+            return
+        if self._is_there():
+            self._path.unlink(missing_ok=True)
+        if sys.platform != "win32":
+            fcntl.flock(self._file, fcntl.LOCK_UN)  # a forked process may have the file open too
+        self._file.close()
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
+        except OSError:
+            return False
 
 
 def standing(fs: Any, root: str, mine: Claim) -> Claim | None:

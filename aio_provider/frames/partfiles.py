@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from aio_provider.api.errors import ConfigurationError
-from aio_provider.frames.claims import CLAIM, Claim, standing, take
+from aio_provider.frames.claims import CLAIM, Claim, Lock, standing, take
 from aio_provider.frames.parts import Part
 from aio_provider.frames.places import is_local, locate, write_whole
 from aio_provider.frames.same import is_paid, refusal
@@ -70,6 +70,7 @@ class PartFiles:
         self.url = url.rstrip("/") or url
         self._called = self.url if called is None else called
         self._made_root = False
+        self._lock: Lock | None = None
         self._before: dict[str, Any] | None = None
         self._about: dict[str, Any] = {}
         self.partition_by = list(partition_by)
@@ -95,7 +96,7 @@ class PartFiles:
         :param about: a description of the call, kept beside its fingerprint.
         :param claim: keep other calls away from now on, while nothing is written yet.
         :raises FileExistsError: there are files that are not this call's, and something in them is paid for;
-            or another call has claimed the place.
+            or another call has claimed the place, or writes there in this moment.
         :raises OSError: the place cannot be written, or has too little room.
         """
         self._call, self._about = call, dict(about or {})
@@ -112,11 +113,15 @@ class PartFiles:
         try:
             self._made_root = not self.fs.exists(self.root)
             self.fs.makedirs(self.root, exist_ok=True)
+            if claim is None and is_local(self.fs):
+                self._lock = Lock.take(self.root, self._said)
             other = None if claim is None else take(self.fs, self.root, claim, overwrite=overwrite)
+        except FileExistsError:
+            raise
         except OSError as error:
             raise type(error)(f"{self._said} cannot be written: {error}") from error
         self._refuse(other)
-        if claim is not None:
+        if claim is not None or self._lock is not None:
             found = self._look_again(overwrite)
         if found is not None and found.get("call") == call:
             self.notes = {note["number"]: PartNote(**note) for note in found.get("parts", ())}
@@ -125,6 +130,7 @@ class PartFiles:
         try:
             self.save({}, complete=False)
         except OSError as error:
+            self.release()
             raise type(error)(f"{self._said} cannot be written: {error}") from error
 
     @property
@@ -152,12 +158,19 @@ class PartFiles:
         return found
 
     def _look_again(self, overwrite: bool) -> dict[str, Any] | None:
-        """Whoever had claimed it may have ended between the first look and this call's claim."""
+        """Whoever had it may have ended between the first look and this call's claim or lock."""
         try:
             return self._look(overwrite)
         except FileExistsError:
-            self._remove([CLAIM])
+            if self._lock is None:
+                self._remove([CLAIM])
+            self.release()
             raise
+
+    def release(self) -> None:
+        """Let another call write here."""
+        if self._lock is not None:
+            self._lock.release()
 
     def _refuse(self, other: Claim | None) -> None:
         if other is not None:
@@ -230,6 +243,7 @@ class PartFiles:
     def remove(self) -> None:
         """Take the folder away."""
         self.fs.rm(self.root, recursive=True)
+        self.release()
 
     def discard(self) -> None:
         """Take away what :meth:`prepare` and :meth:`write` made; a result that was to be replaced is kept."""
@@ -243,6 +257,7 @@ class PartFiles:
             write_whole(self.fs, f"{self.root}/{MANIFEST}", json.dumps(self._before).encode())
         else:
             self._remove([*(name for name in self._names() if _OURS.search(name)), MANIFEST, CLAIM])
+        self.release()
 
     def open(self, number: int) -> Any:
         """The one file of a part that is not partitioned, to be read."""

@@ -102,7 +102,10 @@ class Streaming:
 
         :raises OSError: it cannot be written; the parts are there.
         """
-        self._stream.target.complete(self._count, report.to_dict())
+        try:
+            self._stream.target.complete(self._count, report.to_dict())
+        finally:
+            self._stream.target.release()
         if self._frame is None:
             return StreamResult(self._stream.target, report)
         results = [result for number in sorted(self._kept) for result in self._kept[number]]
@@ -128,6 +131,8 @@ class Streaming:
             error.add_note(
                 f"The rows so far could not be written to output: {type(failed).__name__}: {failed}"
             )
+        finally:
+            target.release()
 
     def label(self, row: int) -> Hashable:
         """What the user calls a row."""

@@ -85,18 +85,24 @@ class Target:
         self._call, self._about = call, dict(about or {})
         room = room_for(self._scan.total, self._scan.size)
         if self.file is not None:
-            note = self.file.present(call, overwrite=overwrite, about=about)
-            if note is not None and note.get("call") == call:
-                self._old = {part["number"]: PartNote(**part) for part in note.get("parts", ())}
+            self._take_note(self.file.present(call, overwrite=overwrite, about=about))
             room *= 2  # the parts, and the file that is made of them
         claim = None if owner is None else Claim(call, owner, self._about, time.time() + LASTS)
         self.files.prepare(call, overwrite=overwrite, room=room, about=about, claim=claim)
-        if self.file is not None and claim is not None:
-            try:  # whoever had claimed it may have ended since the look above
-                self.file.present(call, overwrite=overwrite, about=about)
+        if self.file is not None:
+            try:  # whoever had claimed or locked it may have ended since the look above
+                self._take_note(self.file.present(call, overwrite=overwrite, about=about))
             except FileExistsError:
                 self.files.discard()
                 raise
+
+    def _take_note(self, note: Mapping[str, Any] | None) -> None:
+        if note is not None and note.get("call") == self._call:
+            self._old = {part["number"]: PartNote(**part) for part in note.get("parts", ())}
+
+    def release(self) -> None:
+        """Nothing more is written: let another call."""
+        self.files.release()
 
     def known(self, number: int) -> PartNote | None:
         """What is there of a part, finished or not."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +18,7 @@ import pytest
 import aio_provider as aio
 from aio_provider.frames import claims
 from aio_provider.frames.batch import Batch
-from aio_provider.frames.claims import CLAIM, LASTS
+from aio_provider.frames.claims import CLAIM, LASTS, LOCK
 from aio_provider.jobs.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -146,3 +149,72 @@ def test_of_two_in_the_same_moment_one_gets_it(
     with pytest.raises(FileExistsError, match=REFUSED):
         batch(sources[1], output)
     batch(sources[0], output)
+
+
+# -- calls of aio.generate: while they run
+
+
+@pytest.mark.parametrize("name", ["one.parquet", "folder/"])
+def test_two_calls_at_once_do_not_write_one_output(
+    aio_sandbox_env: Sandbox, sources: list[Path], tmp_path: Path, name: str
+) -> None:
+    """The same call twice, as two processes may make it: the second one is refused and sends nothing."""
+    output = f"{tmp_path}/{name}"
+
+    def call(**arguments: Any) -> Any:
+        return aio.generate(sources[0], "image", prompt="caption", output=output, progress=False, **arguments)
+
+    seen: list[str] = []
+
+    def second(*_: Any) -> None:
+        for more in ({}, {"overwrite": True}):
+            with pytest.raises(FileExistsError) as caught:
+                call(**more)
+            seen.append(str(caught.value))
+
+    aio_sandbox_env.add_fault("slow")
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(call)
+        folder = tmp_path / (name.rstrip("/") if name.endswith("/") else f"{name}.parts")
+        while not (folder / LOCK).exists():
+            assert not first.done()
+        second()
+        assert first.result().report.statuses == {"succeeded": 3}
+    assert f"is being written by another call (process {os.getpid()} on " in seen[0] == seen[1]
+    assert len(aio_sandbox_env.submissions) == 3
+    assert not (folder / LOCK).exists()
+    assert call().report.reused == 3
+
+
+def test_a_killed_process_leaves_no_lock(
+    aio_sandbox_env: Sandbox, sources: list[Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    code = (
+        "import sys, time; from aio_provider.frames.claims import Lock\n"
+        "lock = Lock.take(sys.argv[1], 'it'); print('taken', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(output)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"taken\n"
+        with pytest.raises(FileExistsError, match=rf"written by another call \(process {other.pid} on "):
+            aio.generate(sources[0], "image", prompt="caption", output=output, progress=False)
+        assert aio_sandbox_env.requests == {}
+        other.kill()
+        other.wait()
+    assert (output / LOCK).exists()
+    out = aio.generate(sources[0], "image", prompt="caption", output=output, progress=False)
+    assert out.report.statuses == {"succeeded": 3}
+    assert not (output / LOCK).exists()
+
+
+def test_a_call_that_was_stopped_leaves_no_lock(
+    aio_sandbox_env: Sandbox, sources: list[Path], tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    with pytest.raises(aio.AioError) as caught:
+        aio.generate(
+            sources[0], "image", prompt="caption", output=output, progress=False, api_key="aio_wrong_key_123"
+        )
+    assert caught.value is not None  # kept, as a notebook keeps it
+    aio.generate(sources[0], "image", prompt="caption", output=output, progress=False)
