@@ -83,7 +83,8 @@ def test_after_ctrl_c_the_summary_has_every_credit_that_was_spent(
 
 def lines(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
     """The last line of progress, and the summary."""
-    bar, summary = capsys.readouterr().err.splitlines()[-2:]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("image: ")]
+    bar, summary = said[-2:]
     return bar, summary
 
 
