@@ -85,7 +85,7 @@ def _there(path: Path) -> bool:
     if path.is_dir():
         raise ConfigurationError(f"{path} is a folder: name a file in it")
     if not path.parent.is_dir():
-        # A task would make it, each machine its own: a mistyped mount would be found by paying twice.
+        # A mistyped mount would be found by paying twice.
         raise ConfigurationError(
             f"the folder {path.parent} is not on this machine: mend the path, or make the folder (where only "
             "workers have that disk, this test cannot tell)"
