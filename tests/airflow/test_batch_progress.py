@@ -37,8 +37,8 @@ def line(total: int, *, kind: str = "video", model: str | None = None, ages: Any
 
 
 def test_nothing_is_left_where_the_last_row_has_nothing_to_do() -> None:
-    said = line(60, tally=Tally(succeeded=59), more=False)
-    assert said == "Wave 1: 59 of 60 done, 0 in flight, 0 credits so far."
+    said = line(60, tally=Tally(succeeded=59), counted=59, more=False)
+    assert said == "Wave 1: 59 of 60 done, 1 with nothing to send, 0 in flight, 0 credits so far."
 
 
 def test_what_the_youngest_still_needs() -> None:
