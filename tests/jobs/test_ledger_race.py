@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,16 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url
 
 
-async def _work(target: str, name: str, submitted: Path, start: int) -> dict[str, list[str]]:
+async def _work(
+    target: str, name: str, submitted: Path, start: int, at_the_line: Callable[[], None]
+) -> dict[str, list[str]]:
     """One process's run: submit what it wins, poll (here: finish) whatever is accepted, until all is done."""
     results: dict[str, list[str]] = {}
     limit = asyncio.Semaphore(32)
     with Ledger.open(target) as ledger, submitted.open("a", buffering=1) as log:
         async with AsyncLedger(ledger) as book:
+            await book.get(["job-000"])
+            at_the_line()
 
             async def one(index: int) -> None:
                 key = f"job-{index:03}"
@@ -67,20 +72,28 @@ def _race(target: str, folder: Path, *, processes: int) -> None:
         pass
     children = []
     waiting, go = os.pipe()
+    there, ready = os.pipe()
     for number in range(processes):
         child = os.fork()
         if child == 0:
             try:
                 os.close(go)
-                os.read(waiting, 1)  # until all are there
-                results = asyncio.run(_work(target, f"p{number}", submitted, start=number * 17))
+
+                def at_the_line() -> None:
+                    os.write(ready, b".")
+                    os.read(waiting, 1)  # until all are there
+
+                results = asyncio.run(_work(target, f"p{number}", submitted, number * 17, at_the_line))
                 (folder / f"results-{number}").write_text(json.dumps(results))
                 os._exit(0)
             finally:
                 os._exit(1)
         children.append(child)
-    os.close(waiting)
-    os.close(go)
+    os.close(ready)
+    for _ in children:
+        assert os.read(there, 1), "one has ended before the race"
+    for end in (waiting, go, there):
+        os.close(end)
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * processes
     lines = [line.split() for line in submitted.read_text().splitlines()]
     assert Counter(key for key, _ in lines) == Counter({f"job-{index:03}": 1 for index in range(JOBS)})
