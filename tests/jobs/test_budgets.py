@@ -417,7 +417,8 @@ def test_processes_that_race_for_the_last_credits_never_overspend(
     with Ledger.open(target) as ledger:
         ledger.set_budget("dag", "d", credits=73)
         ledger.set_budget("total", credits=1000)
-    context = multiprocessing.get_context("fork")
+    # Not forked: what else has run in this process (Ray, say) has handlers of signals, and threads.
+    context = multiprocessing.get_context("spawn")
     start = context.Barrier(4)
     with context.Pool(4, initializer=_share, initargs=(start,)) as pool:
         won = pool.starmap(_race, [(target, n) for n in range(4)], chunksize=1)
