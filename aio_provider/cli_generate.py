@@ -250,8 +250,7 @@ def generate(
             **options,
         )
     if not quiet:
-        held = _held(out.report.statuses.get("unknown", 0), options["ledger"])
-        click.echo(f"Wrote {output}: {len(out):,} row{'' if len(out) == 1 else 's'}.{held}")
+        click.echo(f"Wrote {output}: {len(out):,} row{'' if len(out) == 1 else 's'}.")
     _fail_without_results(out, options["prefix"])
 
 
@@ -279,14 +278,9 @@ def _stopped(stop: KeyboardInterrupt, given: dict[str, Any]) -> str:
     parts = [f"{flying:,} in flight at the service" if flying else "nothing is in flight"]
     if held:
         parts.append(f"{held:,} held")
-    return f"Stopped: {', '.join(parts)}. {again}{_held(held, given['ledger'])}"
-
-
-def _held(count: int, ledger: str | None) -> str:
-    """Where a summary's `aio ledger show` does not suffice."""
-    if not count or not ledger:
-        return ""
-    return f"\nWhat is held is in that ledger: aio ledger show --ledger {shlex.quote(ledger)}"
+    if held and given["ledger"]:
+        again += f"\nWhat is held is in that ledger: aio ledger show --ledger {shlex.quote(given['ledger'])}"
+    return f"Stopped: {', '.join(parts)}. {again}"
 
 
 def _pairs(option: str, values: tuple[str, ...]) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -299,7 +300,6 @@ def test_the_ledger_of_held_rows_is_named(aio_sandbox_env: Sandbox, table: Path,
         ledger,
     ]
     said = run(*line).output
-    command = next(line for line in said.splitlines() if line.startswith("What is held is in that ledger: "))
-    assert f"aio ledger show --ledger '{ledger}'" in command
+    assert re.search(rf"aio ledger resolve \w{{12}} --ledger '{ledger}' --task-id ID", said)
     shown = run("ledger", "show", "--ledger", ledger).output
     assert f"--ledger '{ledger}'     it was taken: collect its result" in shown
