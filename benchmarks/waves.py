@@ -66,7 +66,7 @@ def run(folder: Path, rows: int, limit: int, kind: str) -> None:
             if "result" in answer:
                 break
             event = asyncio.run(first_event(AioBatchTrigger(**answer["trigger"])))
-            done = event["carry"]["tally"]["succeeded"] + len(event["outcomes"])
+            done = json.loads(event["carry"])["tally"]["succeeded"] + len(event["outcomes"])
             print(f"  {time.monotonic() - began:6.0f} s  {done} of {rows} done", file=sys.stderr)
         seconds, result, requests = time.monotonic() - began, answer["result"], sandbox.requests
         floor = max((2 * rows - limit) * 60 / limit, 1.0)
