@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -128,13 +128,12 @@ class AioHook(BaseHook):
     async def poller(self) -> AsyncIterator[Poller]:
         """The poller of the connection's key, shared with everyone in this event loop."""
         await asyncio.to_thread(_warm_up)
-        from aio_provider.jobs.limiter import open_rate_budget
         from aio_provider.jobs.shared_poller import shared_poller
 
         settings = await _looked_up_once(self)
-        key = (settings.requests_per_minute, settings.limiter_url, settings.key_id)
+        key = (settings.key_id, settings.requests_per_minute, settings.limiter_url)
         async with (
-            open_rate_budget(*key) as budget,
+            open_budget_of(settings) as budget,
             shared_poller(key, lambda: poller_of(settings, budget)) as poller,
         ):
             yield poller
@@ -142,12 +141,9 @@ class AioHook(BaseHook):
     async def _last_look(self, aio_task_id: str) -> Task:
         """At a task whose deadline passed while nobody looked: the triggerer was down, not the service."""
         await asyncio.to_thread(_warm_up)
-        from aio_provider.jobs.limiter import open_rate_budget
-
         settings = await _looked_up_once(self)
-        key = (settings.requests_per_minute, settings.limiter_url, settings.key_id)
         async with (
-            open_rate_budget(*key) as budget,
+            open_budget_of(settings) as budget,
             open_async_client(settings) as client,
             budget.request(),
         ):
@@ -298,6 +294,13 @@ def budget_of(settings: Settings, *, spaced: bool = True) -> Iterator[RateBudget
         yield budget
     finally:
         budget.close()
+
+
+def open_budget_of(settings: Settings) -> AbstractAsyncContextManager[RateBudget]:
+    """The same where others use the event loop too, as in a triggerer."""
+    from aio_provider.jobs.limiter import open_rate_budget
+
+    return open_rate_budget(settings.requests_per_minute, settings.limiter_url, settings.key_id)
 
 
 def poller_of(settings: Settings, budget: RateBudget) -> Poller:

@@ -69,8 +69,10 @@ async def open_rate_budget(
             window = await asyncio.to_thread(_window, per_minute, limiter_url, key_id)
         finally:
             del opening[place]
-        if place not in budgets:  # else somebody did not wait
+        if place not in budgets:
             _share(budgets, place, window)
+        else:  # somebody did not wait
+            await asyncio.to_thread(window.close)
 
     while place not in budgets:
         if place not in opening:
