@@ -121,12 +121,8 @@ class CreditLimit:
         """
         self.spent += self._expected(job, entry)[0] if charged is None else charged
         if charged is not None:
-            self.charged(job.request.model or job.request.kind, charged)
+            learn(self.most, job.request.model or job.request.kind, charged)
         self.free(amount)
-
-    def charged(self, model: str, credits: float) -> None:
-        """Learn what a job of a model has cost."""
-        self.most[model] = max(self.most.get(model, 0.0), credits)
 
     def _expected(self, job: Job, entry: Entry | None) -> tuple[float, bool]:
         """The high figure, else the most this model has cost, at least the likely figure; whether it is the
@@ -152,6 +148,11 @@ class CreditLimit:
         for changed in waiting:
             if not changed.done():
                 changed.set_result(None)
+
+
+def learn(most: dict[str, float], model: str, charged: float) -> None:
+    """Note what a job of a model has cost, for :class:`CreditLimit`."""
+    most[model] = max(most.get(model, 0.0), charged)
 
 
 def _each(

@@ -15,7 +15,7 @@ from aio_provider.api.amounts import in_credits
 from aio_provider.api.errors import AioError, BudgetExceededError, RateLimitError
 from aio_provider.hooks import metrics
 from aio_provider.hooks.aio import AioHook, budget_of, open_async_client
-from aio_provider.jobs.budget import CreditLimit
+from aio_provider.jobs.budget import CreditLimit, learn
 from aio_provider.jobs.flights import MINUTE, Flight, Tally, wave_size
 from aio_provider.jobs.job import DEADLINES
 from aio_provider.jobs.ledger import AsyncLedger, JobState, Ledger, LedgerStateError
@@ -120,8 +120,7 @@ class BatchRun:
                 unknown = credits is None and ended is JobState.SUCCEEDED
                 state.spent += flight.reserved if unknown else credits or 0.0
                 if credits is not None:
-                    name = flight.model or flight.kind
-                    state.most[name] = max(state.most.get(name, 0.0), credits)
+                    learn(state.most, flight.model or flight.kind, credits)
             state.link = state.link or next(iter(outcome["urls"]), "")
         try:
             self.ledger.finish(results)
