@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aio_provider.cli_service import SHOWN
 from aio_provider.cli_shared import UNITS
+from aio_provider.jobs.job import SHORT_KEY
 
 if TYPE_CHECKING:
     from aio_provider.jobs.ledger import Entry, JobState, Ledger
@@ -83,7 +83,7 @@ def say(entry: Entry, *, whole: bool = False) -> None:
 
 def _short(key: str) -> str:
     """The beginning of a key, which stands for all of it in every command."""
-    return key[:SHOWN]
+    return key[:SHORT_KEY]
 
 
 def _ago(then: datetime) -> str:

@@ -15,7 +15,7 @@ import click
 
 from aio_provider.api.amounts import in_credits
 from aio_provider.api.errors import AioError, AuthenticationError, ConfigurationError, NotFoundError
-from aio_provider.jobs.job import service_scope
+from aio_provider.jobs.job import SHORT_KEY, service_scope
 from aio_provider.jobs.settings import DEFAULT_BASE_URL, Settings
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from aio_provider.jobs.pacing import RateBudget
     from aio_provider.jobs.resume import Resumed
 
-#: digits of a key that are shown: enough to tell a million jobs apart
-SHOWN = 12
 _UNCHECKED = "Nothing was recorded; --no-check takes the id as it is."
 
 
@@ -106,7 +104,7 @@ def check(entry: Entry, task_id: str, base_url: str | None) -> str:
         )
     )
     sent = entry.intended_at or entry.planned_at
-    found += f"\njob {entry.key[:SHOWN]}: {entry.kind}, {entry.model or 'no model noted'}"
+    found += f"\njob {entry.key[:SHORT_KEY]}: {entry.kind}, {entry.model or 'no model noted'}"
     found += f", sent {sent:%Y-%m-%d %H:%M} UTC" if sent else ""
     if task.model and entry.model and task.model != entry.model:
         raise click.ClickException(f"{found}. The job asked for {entry.model}. {_UNCHECKED}")
@@ -126,7 +124,7 @@ class Told:
     def __call__(self, entry: Entry, ended: Finished | AioError) -> None:
         self.done += 1
         if self.each:
-            click.echo(f"{entry.key[:SHOWN]}  {ended if isinstance(ended, Exception) else ended.state}")
+            click.echo(f"{entry.key[:SHORT_KEY]}  {ended if isinstance(ended, Exception) else ended.state}")
         elif monotonic() - self.said >= (0.2 if self.redrawn else 10):
             self.said = monotonic()
             line = f"{self.done:,} of {self.count:,} asked about"

@@ -17,7 +17,7 @@ from aio_provider.frames.columns import HALF, is_broken, plain
 from aio_provider.frames.options import Options
 from aio_provider.frames.schema import RowResult
 from aio_provider.frames.spec import Invalid, Nothing, RequestSpec, cells
-from aio_provider.jobs.job import Job, job_key, keyed
+from aio_provider.jobs.job import SHORT_KEY, Job, job_key, keyed
 from aio_provider.jobs.ledger import Ending, Entry, JobState
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ _STATUS = {
     JobState.INTENDED: "unknown",
     JobState.ACCEPTED: "pending",
 }
-#: digits of a job's key that stand for it in every command
-SHORT_KEY = 12
 #: rows whose jobs are made at once
 STRETCH = 500
 _NOT_DONE = dict.fromkeys(_STATUS, "The run stopped before this row was done.")
@@ -124,11 +122,15 @@ class Part:
 
     def name_held(self) -> None:
         """Put a held row's job into its error: its beginning is what ``aio ledger resolve`` takes."""
-        for row, key in (self.keys | self.copies).items():
-            result, name = self.results[row], f"job {key[:SHORT_KEY]}: "
-            if result is None or result.status != "unknown" or (result.error or "").startswith(name):
+        for row, result in self.failures():
+            key = self.keys.get(row) or self.copies.get(row)
+            if result.status != "unknown" or key is None:
                 continue
-            self.results[row] = result._replace(error=f"{name}{result.error or 'it may have been charged'}")
+            name = f"job {key[:SHORT_KEY]}: "
+            if not (result.error or "").startswith(name):
+                self.results[row] = result._replace(
+                    error=f"{name}{result.error or 'it may have been charged'}"
+                )
 
     def with_key(self, row: int, column: Hashable | None) -> str:
         """What to add to a row's name: its key column's value, if there is such a column."""

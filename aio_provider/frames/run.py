@@ -21,11 +21,11 @@ from aio_provider.api.validation import waiting
 from aio_provider.frames.collector import patient_collector
 from aio_provider.frames.figures import Figures
 from aio_provider.frames.options import Options
-from aio_provider.frames.parts import SHORT_KEY, STRETCH, Naming, Part, RowJob, recorded
+from aio_provider.frames.parts import STRETCH, Naming, Part, RowJob, recorded
 from aio_provider.frames.progress import View
 from aio_provider.frames.report import Report
 from aio_provider.frames.schema import RowResult
-from aio_provider.jobs.job import Job, Outcome, OutcomeStatus
+from aio_provider.jobs.job import SHORT_KEY, Job, Outcome, OutcomeStatus
 from aio_provider.jobs.ledger import JobState, Ledger, LedgerError
 from aio_provider.jobs.ledger.location import is_new, locate, require_folder
 from aio_provider.jobs.limiter import rate_budget

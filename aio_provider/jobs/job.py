@@ -33,6 +33,9 @@ DEADLINES: Mapping[str, float] = MappingProxyType(
     }
 )
 
+#: digits of a key that stand for it in messages and commands: enough to tell a million jobs apart
+SHORT_KEY = 12
+
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 

@@ -11,8 +11,9 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from aio_provider.api.amounts import in_credits, in_digits
 from aio_provider.api.errors import TaskTimeoutError
+from aio_provider.jobs.job import SHORT_KEY
 from aio_provider.jobs.ledger import JobState
-from aio_provider.operators.settling import SHORT_KEY, LedgerCommand
+from aio_provider.operators.settling import LedgerCommand
 from aio_provider.triggers.events import FATAL, PASSING
 
 if TYPE_CHECKING:

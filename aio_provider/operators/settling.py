@@ -12,8 +12,6 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from aio_provider.hooks.aio import AioHook
 
-#: digits of a job's key in a message: ``aio ledger`` takes the beginning of one
-SHORT_KEY = 12
 _CHECK = "--task-id asks the service, with its key in AIO_API_KEY, unless --no-check is added"
 
 
