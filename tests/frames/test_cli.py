@@ -32,6 +32,11 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(one) for one in arguments])
 
 
+def pictures(table: Path, output: Path, *more: object) -> Result:
+    """A picture for each row."""
+    return run("generate", table, "image", "-c", "prompt=caption", "-o", output, *more)
+
+
 def test_generate_writes_the_rows(aio_sandbox_env: Sandbox, table: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     arguments = ["generate", table, "image", "-m", "flux-2", "-t", "prompt=A photo of {caption}", "-o", out]
@@ -91,20 +96,15 @@ def test_a_missing_file_and_a_missing_key(
 ) -> None:
     assert "nowhere.csv" in run("estimate", tmp_path / "nowhere.csv", "image", "-c", "prompt=caption").output
     monkeypatch.delenv("AIO_API_KEY")
-    result = run("generate", table, "image", "-c", "prompt=caption", "-o", tmp_path / "out.parquet")
+    result = pictures(table, tmp_path / "out.parquet")
     assert result.exit_code == 1
     assert "AIO_API_KEY" in result.output
 
 
 @pytest.mark.aio_sandbox(faults=["failed@1"])
 def test_errors_raise_is_exit_code_1(aio_sandbox_env: Sandbox, table: Path, tmp_path: Path) -> None:
-    result = run(
-        "generate",
+    result = pictures(
         table,
-        "image",
-        "-c",
-        "prompt=caption",
-        "-o",
         tmp_path / "o.parquet",
         "-q",
         "--errors",
@@ -145,10 +145,7 @@ def test_what_is_there_already_is_kept_unless_an_option_says_so(
     assert f"Wrote {out}: 2 rows." in result.output
     refused = run(*generate, "prompt=sku")
     assert "Pass --overwrite to replace it" in refused.output
-    assert (
-        "Pass --overwrite-columns to allow it"
-        in run("generate", out, "image", "-c", "prompt=caption", "-o", tmp_path / "two.parquet").output
-    )
+    assert "Pass --overwrite-columns to allow it" in pictures(out, tmp_path / "two.parquet").output
     assert len(aio_sandbox_env.submissions) == 2
 
 
@@ -164,16 +161,14 @@ def test_a_run_without_any_result_is_exit_code_1(
     aio_sandbox_env: Sandbox, table: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.parquet"
-    result = run("generate", table, "image", "-c", "prompt=caption", "-o", out)
+    result = pictures(table, out)
     assert result.exit_code == 1
     assert f"Wrote {out}" in result.output and "no row has its result; the first says: " in result.output
 
 
 @pytest.mark.aio_sandbox(faults=["failed@1"])
 def test_one_result_of_two_is_exit_code_0(aio_sandbox_env: Sandbox, table: Path, tmp_path: Path) -> None:
-    assert (
-        run("generate", table, "image", "-c", "prompt=caption", "-o", tmp_path / "o.parquet").exit_code == 0
-    )
+    assert pictures(table, tmp_path / "o.parquet").exit_code == 0
 
 
 def test_a_field_that_is_nearly_a_known_one_is_refused_before_it_is_paid_for(
@@ -288,18 +283,7 @@ def test_ctrl_c_says_what_is_in_flight(
 @pytest.mark.aio_sandbox(faults=["drop-after@1"])
 def test_the_ledger_of_held_rows_is_named(aio_sandbox_env: Sandbox, table: Path, tmp_path: Path) -> None:
     ledger = tmp_path / "my ledger.sqlite"
-    line = [
-        "generate",
-        table,
-        "image",
-        "-c",
-        "prompt=caption",
-        "-o",
-        tmp_path / "o.parquet",
-        "--ledger",
-        ledger,
-    ]
-    said = run(*line).output
+    said = pictures(table, tmp_path / "o.parquet", "--ledger", ledger).output
     assert re.search(rf"aio ledger resolve \w{{12}} --ledger '{ledger}' --task-id ID", said)
     shown = run("ledger", "show", "--ledger", ledger).output
     assert f"--ledger '{ledger}'     it was taken: collect its result" in shown
